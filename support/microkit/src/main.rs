@@ -1,0 +1,2 @@
+//! The embedded SDK's packer, with the command line of Microkit's tool.
+fn main() {}

@@ -1,0 +1,2 @@
+//! Partita's host tool: system description, device trees, image, report, run.
+fn main() {}

@@ -1,0 +1,207 @@
+//! Channel numbers, child numbers, priorities and virtual addresses.
+//!
+//! Channel and IRQ ids share one space of 0..=61 per PD; child and vCPU ids share another. Addresses are the same in every
+//! PD that maps the thing, so a reader of a fault address knows what it was.
+
+use crate::{MAX_CELLS, MAX_CONTROLLERS};
+
+/// Priorities, high to low. Protected calls only go up.
+pub mod priority {
+    /// `supervisor`
+    pub const SUPERVISOR: u8 = 250;
+    /// `timer`
+    pub const TIMER: u8 = 240;
+    /// `blk*`
+    pub const BLK: u8 = 200;
+    /// `console`, `ivc`, `net`
+    pub const SERVICE: u8 = 150;
+    /// `vmm_*`
+    pub const VMM: u8 = 100;
+    /// vCPUs, unless the cell says otherwise (1..=99)
+    pub const GUEST: u8 = 50;
+}
+
+/// Channel ids every PD uses for the common services.
+pub mod channel {
+    /// To `console` (log ring; for a VMM also the guest's console ring).
+    pub const CONSOLE: usize = 40;
+    /// To `supervisor`: notifications both ways; protected calls from the PD up.
+    pub const SUPERVISOR: usize = 41;
+    /// To `timer`.
+    pub const TIMER: usize = 42;
+
+    /// In a VMM: to `blk` number `n`.
+    pub const fn vmm_blk(n: usize) -> usize {
+        n
+    }
+    /// In a VMM: to `ivc`.
+    pub const VMM_IVC: usize = 8;
+    /// In a VMM: to `net`.
+    pub const VMM_NET: usize = 9;
+    /// In a VMM: first IRQ id of passed-through devices (up to 39).
+    pub const VMM_PASSTHROUGH: usize = 16;
+
+    /// In a device PD (`blk`, `console`, `timer`): its device's IRQ.
+    pub const DEVICE_IRQ: usize = 0;
+    /// In a service PD (`blk`, `console`, `timer`, `ivc`, `net`): the VMM of cell `n`.
+    pub const fn client(n: usize) -> usize {
+        8 + n
+    }
+    /// In `console` and `timer`: service PD `s` (see [`super::Service::index`]).
+    pub const fn service(s: usize) -> usize {
+        24 + s
+    }
+}
+
+/// Every PD that is not a VMM, numbered once. `supervisor`'s channel and child id for a service is its index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// Timer driver.
+    Timer,
+    /// UART driver and console multiplexer.
+    Console,
+    /// Inter-VM communication broker.
+    Ivc,
+    /// Layer-2 switch.
+    Net,
+    /// virtio-blk backend of controller `n`.
+    Blk(u8),
+    /// The supervisor itself (as a log source).
+    Supervisor,
+}
+
+impl Service {
+    /// Count of indices that [`Service::index`] returns.
+    pub const COUNT: usize = 5 + MAX_CONTROLLERS;
+    /// 0..COUNT.
+    pub const fn index(self) -> usize {
+        match self {
+            Service::Timer => 0,
+            Service::Console => 1,
+            Service::Ivc => 2,
+            Service::Net => 3,
+            Service::Blk(n) => 4 + n as usize,
+            Service::Supervisor => 4 + MAX_CONTROLLERS,
+        }
+    }
+    /// The reverse of [`Service::index`].
+    pub const fn from_index(index: usize) -> Option<Self> {
+        match index {
+            0 => Some(Service::Timer),
+            1 => Some(Service::Console),
+            2 => Some(Service::Ivc),
+            3 => Some(Service::Net),
+            n if n < 4 + MAX_CONTROLLERS => Some(Service::Blk((n - 4) as u8)),
+            n if n == 4 + MAX_CONTROLLERS => Some(Service::Supervisor),
+            _ => None,
+        }
+    }
+}
+
+/// `supervisor`'s channel and child id for the VMM of cell `n`.
+pub const fn supervisor_vmm(cell: usize) -> usize {
+    16 + cell
+}
+
+/// Virtual addresses. A VMM or a service maps its own end of a link at the fixed address; a service that has one link per
+/// client maps them at a stride.
+pub mod vaddr {
+    /// partita.json, read-only, in every PD that reads it. Its byte count is the symbol `config_size`.
+    pub const CONFIG: usize = 0x1000_0000;
+    /// Device registers of a driver PD (UART, disk controller), uncached.
+    pub const DEVICE: usize = 0x1080_0000;
+    /// DMA memory of a driver PD (its queues); physical address in the symbol `dma_paddr`, size [`super::size::DMA`].
+    pub const DMA: usize = 0x10c0_0000;
+
+    /// Log ring of a PD: its own page set (written by the PD, read by console).
+    pub const LOG_TX: usize = 0x1100_0000;
+    /// Log ring of a PD: the peer's page set (written by console, read by the PD).
+    pub const LOG_RX: usize = 0x1104_0000;
+    /// Guest console ring: written by the VMM.
+    pub const GUEST_CONSOLE_TX: usize = 0x1108_0000;
+    /// Guest console ring: written by console.
+    pub const GUEST_CONSOLE_RX: usize = 0x110c_0000;
+    /// Timer request page: written by the client.
+    pub const TIMER_REQUEST: usize = 0x1110_0000;
+    /// Timer state page: written by timer.
+    pub const TIMER_STATE: usize = 0x1114_0000;
+
+    /// Distance between the links of neighbouring clients in a service that maps many.
+    pub const LINK_STRIDE: usize = 0x100_0000;
+    /// In console: log rings of service `s` at `SERVICE_LINKS + s * LINK_STRIDE`; within it the offsets from
+    /// `0x1100_0000` as above (LOG_TX is what the PD writes). Likewise timer's pages for services.
+    pub const SERVICE_LINKS: usize = 0x2000_0000;
+    /// In console, timer, blk: links of cell `n` at `CELL_LINKS + n * LINK_STRIDE`, offsets as above.
+    pub const CELL_LINKS: usize = 0x4000_0000;
+    /// Base that the offsets above are taken from.
+    pub const LINK_BASE: usize = 0x1100_0000;
+
+    /// Link pages of service `s` as the service on the other side sees them; `own` is one of the addresses above.
+    pub const fn service_link(s: usize, own: usize) -> usize {
+        SERVICE_LINKS + s * LINK_STRIDE + (own - LINK_BASE)
+    }
+    /// Link pages of cell `n` as a service sees them; `own` is one of the addresses above.
+    pub const fn cell_link(n: usize, own: usize) -> usize {
+        CELL_LINKS + n * LINK_STRIDE + (own - LINK_BASE)
+    }
+
+    /// In a VMM: [`crate::backend::BackendStatus`] page of `blk` number `n` (written by blk); stride 0x1000.
+    /// In blk: the one of cell `c` is at `cell_link(c, BACKEND_STATUS)`.
+    pub const BACKEND_STATUS: usize = 0x1120_0000;
+    /// In a VMM: register pages of its virtio devices, stride 0x1000, uncached.
+    pub const VIRTIO_REGISTERS: usize = 0x1130_0000;
+    /// In blk: one page that survives its restart (in-flight table), and nobody else maps.
+    pub const BLK_INFLIGHT: usize = 0x1140_0000;
+
+    /// In a VMM: device tree blob of the guest, read-only. Byte count: symbol `guest_dtb_size`.
+    pub const GUEST_DTB: usize = 0x1200_0000;
+    /// In a VMM: guest kernel image, read-only. Byte count: symbol `guest_kernel_size`.
+    pub const GUEST_KERNEL: usize = 0x6000_0000;
+    /// In a VMM: guest initramfs, read-only. Byte count: symbol `guest_initrd_size` (0: none).
+    pub const GUEST_INITRD: usize = 0x8000_0000;
+
+    /// In a VMM: its guest's RAM. Byte count: symbol `guest_ram_size`.
+    pub const GUEST_RAM: usize = 0x10_0000_0000;
+    /// In a service (blk, ivc): RAM of cell `n`. Physical address: symbol `guest_ram_paddr_<n>`, byte count: symbol
+    /// `guest_ram_size_<n>` (0: not a client).
+    pub const fn cell_ram(n: usize) -> usize {
+        0x10_0000_0000 * (n + 1)
+    }
+}
+
+/// Byte counts of shared regions.
+pub mod size {
+    /// Each direction of a log ring: one header page and one page of data.
+    pub const LOG_RING: usize = 0x2000;
+    /// Each direction of a guest console ring: one header page and 8 KiB of data.
+    pub const GUEST_CONSOLE_RING: usize = 0x3000;
+    /// Timer request and state pages.
+    pub const TIMER_PAGE: usize = 0x1000;
+    /// DMA memory of a driver PD.
+    pub const DMA: usize = 0x10000;
+    /// Granule of all of them.
+    pub const PAGE: usize = 0x1000;
+}
+
+/// The guest's physical address map (IPA). The same for every guest; docs/guest-abi.md describes it.
+pub mod guest {
+    /// GICv2 distributor, emulated (64 KiB).
+    pub const GICD: u64 = 0x0800_0000;
+    /// GICv2 CPU interface: the physical GICV page (two pages on a GICv2 of 8 KiB).
+    pub const GICC: u64 = 0x0801_0000;
+    /// Emulated PL011.
+    pub const UART: u64 = 0x0900_0000;
+    /// SPI of the PL011, as an INTID.
+    pub const UART_IRQ: u32 = 33;
+    /// virtio-mmio register pages, stride 0x1000.
+    pub const VIRTIO: u64 = 0x0a00_0000;
+    /// INTID of virtio device 0; device `n` has this plus `n`.
+    pub const VIRTIO_IRQ: u32 = 48;
+    /// RAM.
+    pub const RAM: u64 = 0x4000_0000;
+}
+
+const _: () = assert!(channel::service(Service::COUNT - 1) < channel::CONSOLE);
+const _: () = assert!(channel::client(MAX_CELLS - 1) < channel::service(0));
+const _: () = assert!(supervisor_vmm(MAX_CELLS - 1) < 40);
+const _: () = assert!(vaddr::cell_link(MAX_CELLS - 1, vaddr::BACKEND_STATUS) < vaddr::GUEST_KERNEL);

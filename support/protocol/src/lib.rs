@@ -1,0 +1,24 @@
+//! Who talks to whom and how: the one place that fixes channel numbers, virtual addresses, message labels and the layout
+//! of shared pages between protection domains (PDs).
+//!
+//! Both sides of every border use this crate: the host tool when it writes system.xml, the PDs when they run. Nothing here
+//! runs; it is numbers and plain structures. See docs/architecture.md, "Borders".
+#![cfg_attr(not(test), no_std)]
+
+pub mod backend;
+pub mod layout;
+pub mod supervisor;
+pub mod timer;
+
+/// Cells (guests) in one system. Consoles are reached by `Ctrl-] 1..9`, so more would have no key.
+pub const MAX_CELLS: usize = 9;
+/// Disk controllers in one system, one `blk` PD each.
+pub const MAX_CONTROLLERS: usize = 4;
+/// Disks of one cell.
+pub const MAX_DISKS: usize = 4;
+/// virtio devices of one cell: disks, console, vsock, net, with room to grow.
+pub const MAX_DEVICES: usize = 8;
+/// Virtqueues of one device.
+pub const MAX_QUEUES: usize = 4;
+/// vCPUs of one cell.
+pub const MAX_VCPUS: usize = 4;

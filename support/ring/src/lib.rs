@@ -1,0 +1,2 @@
+//! Single-producer single-consumer rings and seqlock pages between PDs.
+#![cfg_attr(not(test), no_std)]

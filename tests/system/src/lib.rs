@@ -1,0 +1,2 @@
+//! System tests under QEMU.
+#![cfg_attr(not(test), no_std)]
