@@ -199,6 +199,25 @@ pub mod guest {
     pub const VIRTIO_IRQ: u32 = 48;
     /// RAM.
     pub const RAM: u64 = 0x4000_0000;
+    /// Alignment of what is loaded into guest RAM, and the space kept for the device tree.
+    pub const LOAD_ALIGN: u64 = 0x20_0000;
+
+    /// Where the initramfs is loaded: it ends near the top of RAM. `None` if it does not fit. With no initramfs
+    /// (`initrd_size` 0) it is the top of RAM.
+    pub const fn initrd_address(ram_size: u64, initrd_size: u64) -> Option<u64> {
+        match ram_size.checked_sub(initrd_size) {
+            Some(offset) => Some(RAM + offset / LOAD_ALIGN * LOAD_ALIGN),
+            None => None,
+        }
+    }
+
+    /// Where the device tree is loaded: directly below the initramfs.
+    pub const fn dtb_address(ram_size: u64, initrd_size: u64) -> Option<u64> {
+        match initrd_address(ram_size, initrd_size) {
+            Some(initrd) if initrd >= RAM + LOAD_ALIGN => Some(initrd - LOAD_ALIGN),
+            _ => None,
+        }
+    }
 }
 
 const _: () = assert!(channel::service(Service::COUNT - 1) < channel::CONSOLE);
