@@ -178,7 +178,7 @@ pub mod size {
     /// Timer request and state pages.
     pub const TIMER_PAGE: usize = 0x1000;
     /// DMA memory of a driver PD.
-    pub const DMA: usize = 0x10000;
+    pub const DMA: usize = 0x40000;
     /// Granule of all of them.
     pub const PAGE: usize = 0x1000;
 }

@@ -1,0 +1,334 @@
+//! Memory that somebody else writes while we look at it.
+//!
+//! A guest may change its RAM between any two of our loads, on another core even in the middle of one. A reference into
+//! such memory would promise the compiler the opposite, so there is none: [`GuestRam`] hands out copies, made with
+//! volatile or atomic accesses after a bounds check, and never a `&T` or `&[T]`. "Read once, then check" follows from
+//! that: what has been copied stays what it was.
+//!
+//! The same type serves for DMA memory that a device writes.
+
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
+
+use zerocopy::{FromBytes, Immutable, IntoBytes};
+
+/// Why an access to guest memory was refused. Always the fault of who supplied the address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryError {
+    /// Some byte of the range is outside RAM, or its end overflows.
+    OutOfRam,
+    /// An atomic access that is not naturally aligned.
+    Misaligned,
+}
+
+/// A guest's RAM: one contiguous range of intermediate physical addresses (IPA), mapped here in one piece, and contiguous
+/// in physical memory.
+///
+/// A handle: copies of it mean the same memory.
+#[derive(Clone, Copy, Debug)]
+pub struct GuestRam {
+    ipa: u64,
+    len: u64,
+    local: NonNull<u8>,
+    paddr: u64,
+}
+
+// SAFETY: the handle refers to memory that is shared by nature; every access through it is volatile or atomic and none
+// yields a reference, so it does not matter from which thread it is made.
+unsafe impl Send for GuestRam {}
+
+impl GuestRam {
+    /// Describes RAM of `len` bytes at IPA `ipa`, mapped at `local`, with physical address `paddr`. `None` if it is empty,
+    /// one of the three ranges overflows, or `ipa` is not aligned to 8 bytes.
+    ///
+    /// # Safety
+    ///
+    /// `local` must be valid for reads and writes of `len` bytes for as long as any copy of the result is used, and no Rust
+    /// reference to any of it may exist during that time.
+    pub const unsafe fn new(ipa: u64, local: NonNull<u8>, len: u64, paddr: u64) -> Option<Self> {
+        if len == 0
+            || len > isize::MAX as u64
+            || ipa.checked_add(len).is_none()
+            || paddr.checked_add(len).is_none()
+            || !ipa.is_multiple_of(8)
+        {
+            return None;
+        }
+        Some(Self { ipa, len, local, paddr })
+    }
+
+    /// First intermediate physical address.
+    pub const fn ipa(&self) -> u64 {
+        self.ipa
+    }
+
+    /// Bytes.
+    pub const fn size(&self) -> u64 {
+        self.len
+    }
+
+    /// Physical address of the first byte.
+    pub const fn paddr(&self) -> u64 {
+        self.paddr
+    }
+
+    /// Offset of `gpa` if all `len` bytes from there are RAM. An empty range is in RAM if it starts in it or at its end.
+    #[inline]
+    pub const fn offset(&self, gpa: u64, len: u64) -> Option<u64> {
+        // `checked_sub` is not usable on stable const with `?`; the comparisons below cannot overflow.
+        if gpa < self.ipa {
+            return None;
+        }
+        let offset = gpa - self.ipa;
+        if offset > self.len || len > self.len - offset { None } else { Some(offset) }
+    }
+
+    /// Physical address of `gpa` if all `len` bytes from there are RAM.
+    #[inline]
+    pub const fn translate(&self, gpa: u64, len: u64) -> Option<u64> {
+        match self.offset(gpa, len) {
+            // Cannot overflow: `new` checked paddr + len, and offset <= len.
+            Some(offset) => Some(self.paddr + offset),
+            None => None,
+        }
+    }
+
+    #[inline]
+    fn pointer(&self, gpa: u64, len: usize) -> Result<NonNull<u8>, MemoryError> {
+        let offset = self.offset(gpa, len as u64).ok_or(MemoryError::OutOfRam)?;
+        // SAFETY: offset <= self.len, and `new`'s caller promised `len` bytes behind `local`.
+        Ok(unsafe { self.local.add(offset as usize) })
+    }
+
+    /// Copies a value out.
+    #[inline]
+    pub fn read_obj<T: FromBytes + IntoBytes>(&self, gpa: u64) -> Result<T, MemoryError> {
+        let mut value = T::new_zeroed();
+        self.read(gpa, value.as_mut_bytes())?;
+        Ok(value)
+    }
+
+    /// Copies a value in.
+    #[inline]
+    pub fn write_obj<T: IntoBytes + Immutable>(&self, gpa: u64, value: &T) -> Result<(), MemoryError> {
+        self.write(gpa, value.as_bytes())
+    }
+
+    /// Copies bytes out. Nothing is copied unless all of the range is RAM.
+    #[inline]
+    pub fn read(&self, gpa: u64, into: &mut [u8]) -> Result<(), MemoryError> {
+        let from = self.pointer(gpa, into.len())?;
+        // SAFETY: `pointer` checked that `into.len()` bytes at `from` are in RAM.
+        unsafe { volatile_read(from.as_ptr(), into) };
+        Ok(())
+    }
+
+    /// Copies bytes in. Nothing is copied unless all of the range is RAM.
+    #[inline]
+    pub fn write(&self, gpa: u64, from: &[u8]) -> Result<(), MemoryError> {
+        let into = self.pointer(gpa, from.len())?;
+        // SAFETY: `pointer` checked that `from.len()` bytes at `into` are in RAM.
+        unsafe { volatile_write(into.as_ptr(), from) };
+        Ok(())
+    }
+
+    /// Sets `len` bytes to `byte`.
+    pub fn fill(&self, gpa: u64, len: u64, byte: u8) -> Result<(), MemoryError> {
+        let len = usize::try_from(len).map_err(|_| MemoryError::OutOfRam)?;
+        let into = self.pointer(gpa, len)?.as_ptr();
+        let word = u64::from_ne_bytes([byte; 8]);
+        let head = into.align_offset(8).min(len);
+        let words = (len - head) / 8;
+        // SAFETY: `pointer` checked that `len` bytes at `into` are in RAM; head + 8 * words <= len, and `into + head` is
+        // aligned to 8 by the definition of `head` whenever words > 0.
+        unsafe {
+            for i in 0..head {
+                into.add(i).write_volatile(byte);
+            }
+            let aligned = into.add(head).cast::<u64>();
+            for i in 0..words {
+                aligned.add(i).write_volatile(word);
+            }
+            for i in head + 8 * words..len {
+                into.add(i).write_volatile(byte);
+            }
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn aligned<T>(&self, gpa: u64) -> Result<NonNull<T>, MemoryError> {
+        let pointer = self.pointer(gpa, size_of::<T>())?.cast::<T>();
+        if pointer.is_aligned() { Ok(pointer) } else { Err(MemoryError::Misaligned) }
+    }
+
+    /// Atomic load of a little-endian half-word.
+    #[inline]
+    pub fn load_u16(&self, gpa: u64, order: Ordering) -> Result<u16, MemoryError> {
+        let pointer = self.aligned::<u16>(gpa)?;
+        // SAFETY: in RAM and aligned as just checked; everybody else's accesses are atomic or the hardware's.
+        let value = unsafe { AtomicU16::from_ptr(pointer.as_ptr()) }.load(order);
+        Ok(u16::from_le(value))
+    }
+
+    /// Atomic store of a little-endian half-word.
+    #[inline]
+    pub fn store_u16(&self, gpa: u64, value: u16, order: Ordering) -> Result<(), MemoryError> {
+        let pointer = self.aligned::<u16>(gpa)?;
+        // SAFETY: as in `load_u16`.
+        unsafe { AtomicU16::from_ptr(pointer.as_ptr()) }.store(value.to_le(), order);
+        Ok(())
+    }
+
+    /// Atomic load of a little-endian word.
+    #[inline]
+    pub fn load_u32(&self, gpa: u64, order: Ordering) -> Result<u32, MemoryError> {
+        let pointer = self.aligned::<u32>(gpa)?;
+        // SAFETY: as in `load_u16`.
+        let value = unsafe { AtomicU32::from_ptr(pointer.as_ptr()) }.load(order);
+        Ok(u32::from_le(value))
+    }
+
+    /// Atomic store of a little-endian word.
+    #[inline]
+    pub fn store_u32(&self, gpa: u64, value: u32, order: Ordering) -> Result<(), MemoryError> {
+        let pointer = self.aligned::<u32>(gpa)?;
+        // SAFETY: as in `load_u16`.
+        unsafe { AtomicU32::from_ptr(pointer.as_ptr()) }.store(value.to_le(), order);
+        Ok(())
+    }
+}
+
+/// # Safety
+///
+/// `from` must be valid for reads of `into.len()` bytes.
+#[inline]
+unsafe fn volatile_read(from: *const u8, into: &mut [u8]) {
+    let len = into.len();
+    let into = into.as_mut_ptr();
+    // Words where both sides can be aligned: the targets are strict about alignment.
+    let congruent = (from.addr() ^ into.addr()).is_multiple_of(8);
+    let head = if congruent { from.align_offset(8).min(len) } else { len };
+    let words = (len - head) / 8;
+    // SAFETY: all indices are below `len`; the word pointers are aligned because `from` and `into` agree modulo 8 and
+    // `head` aligns `from`. `into` is exclusively borrowed by our caller.
+    unsafe {
+        for i in 0..head {
+            into.add(i).write(from.add(i).read_volatile());
+        }
+        for i in 0..words {
+            let word = from.add(head).cast::<u64>().add(i).read_volatile();
+            into.add(head).cast::<u64>().add(i).write(word);
+        }
+        for i in head + 8 * words..len {
+            into.add(i).write(from.add(i).read_volatile());
+        }
+    }
+}
+
+/// # Safety
+///
+/// `into` must be valid for writes of `from.len()` bytes.
+#[inline]
+unsafe fn volatile_write(into: *mut u8, from: &[u8]) {
+    let len = from.len();
+    let from = from.as_ptr();
+    let congruent = (from.addr() ^ into.addr()).is_multiple_of(8);
+    let head = if congruent { from.align_offset(8).min(len) } else { len };
+    let words = (len - head) / 8;
+    // SAFETY: as in `volatile_read` with the roles exchanged.
+    unsafe {
+        for i in 0..head {
+            into.add(i).write_volatile(from.add(i).read());
+        }
+        for i in 0..words {
+            let word = from.add(head).cast::<u64>().add(i).read();
+            into.add(head).cast::<u64>().add(i).write_volatile(word);
+        }
+        for i in head + 8 * words..len {
+            into.add(i).write_volatile(from.add(i).read());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fake::FakeRam;
+
+    const BASE: u64 = 0x4000_0000;
+
+    #[test]
+    fn bounds() {
+        let ram = FakeRam::new(BASE, 0x1000, 0x8000_0000).ram();
+        assert_eq!(ram.translate(BASE, 0x1000), Some(0x8000_0000));
+        assert_eq!(ram.translate(BASE + 0xfff, 1), Some(0x8000_0fff));
+        assert_eq!(ram.translate(BASE + 0x1000, 0), Some(0x8000_1000));
+        assert_eq!(ram.translate(BASE + 0x1000, 1), None);
+        assert_eq!(ram.translate(BASE + 1, 0x1000), None);
+        assert_eq!(ram.translate(BASE - 1, 1), None);
+        assert_eq!(ram.translate(BASE, u64::MAX), None);
+        assert_eq!(ram.translate(u64::MAX, 2), None);
+        assert_eq!(ram.read_obj::<u64>(BASE + 0xff9), Err(MemoryError::OutOfRam));
+        assert_eq!(ram.load_u16(BASE + 1, Ordering::Relaxed), Err(MemoryError::Misaligned));
+    }
+
+    #[test]
+    fn refuses_nonsense_ranges() {
+        let local = NonNull::<u64>::dangling().cast();
+        // SAFETY: every one of them must be refused, so that no memory is ever accessed.
+        unsafe {
+            assert!(GuestRam::new(0, local, 0, 0).is_none());
+            assert!(GuestRam::new(u64::MAX - 7, local, 16, 0).is_none());
+            assert!(GuestRam::new(0, local, 16, u64::MAX - 7).is_none());
+            assert!(GuestRam::new(4, local, 16, 0).is_none());
+            assert!(GuestRam::new(0, local, u64::MAX, 0).is_none());
+        }
+    }
+
+    #[test]
+    fn copies_at_every_alignment() {
+        let ram = FakeRam::new(BASE, 0x100, 0).ram();
+        let source: Vec<u8> = (0..80u8).collect();
+        for at in 0..16 {
+            for skew in 0..9 {
+                for len in 0..40usize {
+                    ram.fill(BASE, 0x100, 0xee).unwrap();
+                    ram.write(BASE + at, &source[skew..skew + len]).unwrap();
+                    let mut back = vec![0u8; 64];
+                    ram.read(BASE + at, &mut back[skew..skew + len]).unwrap();
+                    assert_eq!(back[skew..skew + len], source[skew..skew + len]);
+                    let mut all = [0u8; 0x100];
+                    ram.read(BASE, &mut all).unwrap();
+                    let inside = at as usize..at as usize + len;
+                    assert!(all.iter().enumerate().all(|(i, b)| inside.contains(&i) || *b == 0xee));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn fills_exactly() {
+        let ram = FakeRam::new(BASE, 0x40, 0).ram();
+        for at in 0..10 {
+            for len in 0..30 {
+                ram.fill(BASE, 0x40, 1).unwrap();
+                ram.fill(BASE + at, len, 7).unwrap();
+                let mut all = [0u8; 0x40];
+                ram.read(BASE, &mut all).unwrap();
+                let inside = at..at + len;
+                assert!(all.iter().zip(0u64..).all(|(b, i)| *b == if inside.contains(&i) { 7 } else { 1 }));
+            }
+        }
+    }
+
+    #[test]
+    fn atomics_are_little_endian() {
+        let ram = FakeRam::new(BASE, 0x40, 0).ram();
+        ram.store_u16(BASE + 2, 0x1234, Ordering::Release).unwrap();
+        assert_eq!(ram.read_obj::<[u8; 4]>(BASE), Ok([0, 0, 0x34, 0x12]));
+        ram.store_u32(BASE + 4, 0x89ab_cdef, Ordering::Release).unwrap();
+        assert_eq!(ram.load_u32(BASE + 4, Ordering::Acquire), Ok(0x89ab_cdef));
+        assert_eq!(ram.load_u16(BASE + 6, Ordering::Acquire), Ok(0x89ab));
+    }
+}
