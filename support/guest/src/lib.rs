@@ -1,2 +1,14 @@
-//! What a guest sees of its machine: vGIC, PSCI, fault decoding, boot protocol, memory.
+//! What a guest sees of its machine, as plain state machines: no seL4 call and no device access happens in this crate, so
+//! all of it runs under the host's tests and fuzzers. `pds/vmm` feeds it decoded exits and carries out what it answers.
+//!
+//! What a guest may rely on is written down in docs/guest-abi.md.
 #![cfg_attr(not(test), no_std)]
+
+pub mod boot;
+pub mod exception;
+pub mod fault;
+pub mod gic;
+pub mod pl011;
+pub mod psci;
+pub mod registers;
+pub mod vtimer;
