@@ -98,6 +98,13 @@ impl DriverQueue {
         }
     }
 
+    /// Sets both indices of an empty queue, as if `index` chains had passed already.
+    pub fn start_at(&mut self, index: u16) {
+        (self.avail, self.kicked_at, self.used) = (index, index, index);
+        self.ram.store_u16(self.layout.avail + 2, index, Ordering::Release).expect("in RAM");
+        self.ram.store_u16(self.layout.used + 2, index, Ordering::Release).expect("in RAM");
+    }
+
     /// Free descriptors.
     pub fn free(&self) -> usize {
         self.free.len()

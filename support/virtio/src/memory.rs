@@ -295,7 +295,7 @@ mod tests {
                 for len in 0..40usize {
                     ram.fill(BASE, 0x100, 0xee).unwrap();
                     ram.write(BASE + at, &source[skew..skew + len]).unwrap();
-                    let mut back = vec![0u8; 64];
+                    let mut back = [0u8; 64];
                     ram.read(BASE + at, &mut back[skew..skew + len]).unwrap();
                     assert_eq!(back[skew..skew + len], source[skew..skew + len]);
                     let mut all = [0u8; 0x100];

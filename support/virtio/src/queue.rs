@@ -382,3 +382,6 @@ impl Chain {
         Ok(Descriptor { addr: raw.addr, len: raw.len, writable })
     }
 }
+
+#[cfg(test)]
+mod tests;
