@@ -1,2 +1,106 @@
-//! Partita's host tool: system description, device trees, image, report, run.
-fn main() {}
+//! The command `partita`.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use partita::{
+    bench, build,
+    context::{Context, Options},
+    failure::Result,
+    flash, qemu, report, smoke, system,
+};
+
+/// Virtual machines on seL4 Microkit.
+#[derive(Parser)]
+#[command(version, about, disable_help_subcommand = true)]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Check the description and say what is wrong with it
+    Check,
+    /// Print system.xml, or write it to a file
+    Generate {
+        /// File to write
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<std::path::PathBuf>,
+    },
+    /// Write the guests' device trees, system.xml and what else the packer reads into the build directory
+    Dtb,
+    /// Build loader.img
+    Build,
+    /// Build and run under QEMU on this terminal
+    Run,
+    /// Build, run a scripted session and check the guest's disk
+    Smoke,
+    /// What each protection domain may touch
+    Report,
+    /// Build the image for a board and say how to flash it
+    Image,
+    /// Measure
+    Bench,
+    /// Print the JSON Schema of partita.json
+    Schema,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("partita: {failure}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result {
+    let context = Context::new(cli.options)?;
+    match cli.command {
+        Command::Check => {
+            let text = context.read_description()?;
+            let config = context.parse(&text)?;
+            system::generate(&config, context.board)?;
+            println!("{}: ok, {} cells", context.description().display(), config.cells.len());
+            Ok(())
+        }
+        Command::Generate { output } => {
+            let text = context.read_description()?;
+            let xml = system::generate(&context.parse(&text)?, context.board)?;
+            match output {
+                Some(path) => build::write(&path, xml.as_bytes()),
+                None => {
+                    print!("{xml}");
+                    Ok(())
+                }
+            }
+        }
+        Command::Dtb => {
+            let text = context.read_description()?;
+            let config = context.parse(&text)?;
+            build::create(&context.out())?;
+            let path = build::generate(&context, &text, &config, &context.out())?;
+            println!("{}", path.parent().unwrap_or(&path).display());
+            Ok(())
+        }
+        Command::Build => {
+            let built = build::build(&context)?;
+            println!("{}", built.loader.display());
+            Ok(())
+        }
+        Command::Run => qemu::run(&context),
+        Command::Smoke => smoke::run(&context),
+        Command::Report => report::run(&context),
+        Command::Image => flash::image(&context),
+        Command::Bench => bench::run(&context),
+        Command::Schema => {
+            print!("{}", partita_config::host::json_schema());
+            Ok(())
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! From sources and partita.json to loader.img.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use partita_config::Config;
+
+use crate::{
+    context::Context,
+    dtb, fail,
+    failure::{Failure, Result},
+    process,
+    sdk::{self, Sdk},
+    system, tools,
+};
+
+/// Crates of the PDs; each makes the program of its last word.
+const PDS: &[&str] = &["supervisor", "timer", "console", "blk", "vmm"];
+
+/// What was built.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The SDK it was built with.
+    pub sdk: Sdk,
+    /// Directory of everything below.
+    pub out: PathBuf,
+    /// The image.
+    pub loader: PathBuf,
+    /// system.xml.
+    pub system: PathBuf,
+}
+
+/// Builds everything; the guest's files are made by their recipe if the description names its output.
+///
+/// # Errors
+/// One sentence about the step that failed.
+pub fn build(context: &Context) -> Result<Built> {
+    let text = context.read_description()?;
+    let config = context.parse(&text)?;
+    tools::require(context, &[tools::CC])?;
+    let sdk = sdk::find(context)?;
+    tools::rust_target()?;
+    let out = context.out();
+    create(&out)?;
+    pds(context, &sdk, &out)?;
+    guests(context, &config)?;
+    let system = generate(context, &text, &config, &out)?;
+    let loader = pack(context, &sdk, &out, &system)?;
+    Ok(Built { sdk, out, loader, system })
+}
+
+/// Writes system.xml, the copy of partita.json and the device trees into `out`.
+///
+/// # Errors
+/// The system is too large; a guest file is missing; a file cannot be written.
+pub fn generate(context: &Context, text: &str, config: &Config<'_>, out: &Path) -> Result<PathBuf> {
+    for cell in &config.cells {
+        let initrd = cell.initrd.map_or(Ok(0), |initrd| size_of_file(context, cell.name, "initrd", initrd))?;
+        let kernel = size_of_file(context, cell.name, "kernel", cell.kernel)?;
+        // The loaded parts and as much again for the kernel's own start.
+        if (kernel + initrd).saturating_mul(2) > cell.memory.0 {
+            fail!(
+                "cell {}: its memory of {} is too small for a kernel of {kernel} and an initramfs of {initrd} bytes",
+                cell.name,
+                cell.memory
+            );
+        }
+        write(&out.join(system::compose::dtb_name(cell.name)), &dtb::write(cell, context.board, initrd)?)?;
+    }
+    write(&out.join(system::compose::CONFIG), text.as_bytes())?;
+    let path = out.join("system.xml");
+    write(&path, system::generate(config, context.board)?.as_bytes())?;
+    Ok(path)
+}
+
+/// Builds the PDs and copies them to `out`.
+fn pds(context: &Context, sdk: &Sdk, out: &Path) -> Result {
+    let target = out.join("target");
+    let mut command = Command::new(tools::cargo());
+    command
+        .current_dir(&context.root)
+        .args(["build", "--release", "--target", tools::TARGET, "--target-dir"])
+        .arg(&target)
+        .env("SEL4_INCLUDE_DIRS", sdk.include(context))
+        .env_remove("SEL4_PREFIX");
+    for pd in PDS {
+        command.args(["-p", &format!("partita-pd-{pd}")]);
+    }
+    process::run("Building the protection domains", &mut command)?;
+    for pd in PDS {
+        let built = target.join(tools::TARGET).join("release").join(pd);
+        copy(&built, &out.join(format!("{pd}.elf")))?;
+    }
+    Ok(())
+}
+
+/// Runs the recipe of the Linux guest if one of its files is named.
+fn guests(context: &Context, config: &Config<'_>) -> Result {
+    let dir = context.guest_dir();
+    let files = config.cells.iter().flat_map(|cell| [Some(cell.kernel), cell.initrd]).flatten();
+    if files.into_iter().any(|file| context.description_dir().join(file).starts_with(&dir)) {
+        guest_recipe(context, "boot")?;
+    }
+    Ok(())
+}
+
+/// Runs the recipe of the Linux guest: `boot` makes kernel and initramfs, `disk` the disk.
+///
+/// # Errors
+/// A tool is missing or the recipe failed.
+pub fn guest_recipe(context: &Context, part: &str) -> Result {
+    tools::require(context, tools::GUEST)?;
+    let mut command = Command::new(context.root.join("images/guests/linux/build"));
+    command.current_dir(&context.root).arg(context.guest_dir()).arg(part);
+    process::run(&format!("Preparing the Debian guest ({part})"), &mut command)
+}
+
+/// Runs the SDK's packer.
+fn pack(context: &Context, sdk: &Sdk, out: &Path, system: &Path) -> Result<PathBuf> {
+    let loader = out.join("loader.img");
+    let mut command = Command::new(sdk.tool());
+    command
+        .current_dir(out)
+        .arg(system)
+        .arg("--search-path")
+        .arg(out)
+        .arg(context.description_dir().canonicalize().unwrap_or_default())
+        .args(["--board", context.board.name, "--config", &context.options.config.to_string()])
+        .arg("-o")
+        .arg(&loader)
+        .arg("-r")
+        .arg(out.join("report.txt"));
+    if !sdk.embedded {
+        command.env("MICROKIT_SDK", &sdk.dir);
+    }
+    process::run("Packing the image", &mut command)?;
+    Ok(loader)
+}
+
+fn size_of_file(context: &Context, cell: &str, key: &str, file: &str) -> Result<u64> {
+    let path = context.file(file);
+    match fs::metadata(&path) {
+        Ok(metadata) if metadata.is_file() && metadata.len() != 0 => Ok(metadata.len()),
+        Ok(_) => fail!("cell {cell}: its {key} {} is empty or not a file", path.display()),
+        Err(error) => Err(Failure::file(&format!("read cell {cell}'s {key}"), &path, &error)),
+    }
+}
+
+/// Creates a directory.
+///
+/// # Errors
+/// One sentence.
+pub fn create(dir: &Path) -> Result {
+    fs::create_dir_all(dir).map_err(|error| Failure::file("create", dir, &error))
+}
+
+/// Writes a file, unless it has the contents already.
+///
+/// # Errors
+/// One sentence.
+pub fn write(path: &Path, contents: &[u8]) -> Result {
+    if fs::read(path).is_ok_and(|old| old == contents) {
+        return Ok(());
+    }
+    fs::write(path, contents).map_err(|error| Failure::file("write", path, &error))
+}
+
+fn copy(from: &Path, to: &Path) -> Result {
+    let contents = fs::read(from).map_err(|error| Failure::file("read", from, &error))?;
+    write(to, &contents)
+}

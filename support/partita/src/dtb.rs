@@ -1,0 +1,151 @@
+//! The device tree of a guest.
+//!
+//! It says what the VMM emulates and nothing else; docs/guest-abi.md describes the machine. PSCI is called by SMC because
+//! seL4 takes HVC for a system call. The GIC's second region is the physical GICV page. Only the virtual timer is the
+//! guest's own; the entries of the others are there because the binding wants them.
+
+use partita_config::{Cell, ConsoleKind};
+use partita_protocol::layout::guest;
+use vm_fdt::FdtWriter;
+
+use crate::{
+    board::Board,
+    fail,
+    failure::{Failure, Result},
+};
+
+const GIC_PHANDLE: u32 = 1;
+const CLOCK_PHANDLE: u32 = 2;
+const SPI: u32 = 0;
+const PPI: u32 = 1;
+const LEVEL_HIGH: u32 = 4;
+/// First INTID of the shared interrupts, which the binding counts from 0.
+const FIRST_SPI: u32 = 32;
+const PL011_CLOCK: u32 = 24_000_000;
+
+/// The device tree blob of a cell whose initramfs has `initrd` bytes (0: it has none).
+///
+/// # Errors
+/// The initramfs does not fit into the cell's memory.
+pub fn write(cell: &Cell<'_>, board: &Board, initrd: u64) -> Result<Vec<u8>> {
+    let ram = cell.memory.0;
+    let (Some(initrd_start), Some(_)) = (guest::initrd_address(ram, initrd), guest::dtb_address(ram, initrd)) else {
+        fail!(
+            "cell {}: its memory of {} has no room for its initramfs of {initrd} bytes; give it more memory",
+            cell.name,
+            cell.memory
+        );
+    };
+    let chosen = Chosen { initrd: (initrd != 0).then_some((initrd_start, initrd_start + initrd)) };
+    build(cell, board, &chosen).map_err(|error| Failure::new(format!("cell {}: its device tree: {error}", cell.name)))
+}
+
+struct Chosen {
+    initrd: Option<(u64, u64)>,
+}
+
+fn build(cell: &Cell<'_>, board: &Board, chosen: &Chosen) -> std::result::Result<Vec<u8>, vm_fdt::Error> {
+    let mut fdt = FdtWriter::new()?;
+    let root = fdt.begin_node("")?;
+    fdt.property_string_list("compatible", vec!["partita,cell".into(), "linux,dummy-virt".into()])?;
+    fdt.property_string("model", &format!("Partita cell {}", cell.name))?;
+    fdt.property_u32("#address-cells", 2)?;
+    fdt.property_u32("#size-cells", 2)?;
+    fdt.property_u32("interrupt-parent", GIC_PHANDLE)?;
+
+    let uart = format!("pl011@{:x}", guest::UART);
+    let node = fdt.begin_node("chosen")?;
+    if let Some(cmdline) = cell.cmdline {
+        fdt.property_string("bootargs", cmdline)?;
+    }
+    // Also with virtio-console: `earlycon` and a kernel without the driver then have a place to print to.
+    fdt.property_string("stdout-path", &format!("/{uart}"))?;
+    if let Some((start, end)) = chosen.initrd {
+        fdt.property_u64("linux,initrd-start", start)?;
+        fdt.property_u64("linux,initrd-end", end)?;
+    }
+    fdt.end_node(node)?;
+
+    let node = fdt.begin_node(&format!("memory@{:x}", guest::RAM))?;
+    fdt.property_string("device_type", "memory")?;
+    fdt.property_array_u64("reg", &[guest::RAM, cell.memory.0])?;
+    fdt.end_node(node)?;
+
+    cpus(&mut fdt, cell, board)?;
+    firmware(&mut fdt)?;
+    interrupts(&mut fdt)?;
+
+    let node = fdt.begin_node("apb-pclk")?;
+    fdt.property_string("compatible", "fixed-clock")?;
+    fdt.property_u32("#clock-cells", 0)?;
+    fdt.property_u32("clock-frequency", PL011_CLOCK)?;
+    fdt.property_string("clock-output-names", "clk24mhz")?;
+    fdt.property_phandle(CLOCK_PHANDLE)?;
+    fdt.end_node(node)?;
+
+    let node = fdt.begin_node(&uart)?;
+    fdt.property_string_list("compatible", vec!["arm,pl011".into(), "arm,primecell".into()])?;
+    fdt.property_array_u64("reg", &[guest::UART, 0x1000])?;
+    fdt.property_array_u32("interrupts", &[SPI, guest::UART_IRQ - FIRST_SPI, LEVEL_HIGH])?;
+    fdt.property_array_u32("clocks", &[CLOCK_PHANDLE, CLOCK_PHANDLE])?;
+    fdt.property_string_list("clock-names", vec!["uartclk".into(), "apb_pclk".into()])?;
+    fdt.end_node(node)?;
+
+    for (device, _) in (0..).zip(cell.devices()) {
+        let address = guest::VIRTIO + u64::from(device) * 0x1000;
+        let node = fdt.begin_node(&format!("virtio_mmio@{address:x}"))?;
+        fdt.property_string("compatible", "virtio,mmio")?;
+        fdt.property_array_u64("reg", &[address, 0x1000])?;
+        fdt.property_array_u32("interrupts", &[SPI, guest::VIRTIO_IRQ + device - FIRST_SPI, LEVEL_HIGH])?;
+        fdt.property_null("dma-coherent")?;
+        fdt.end_node(node)?;
+    }
+    if cell.console == ConsoleKind::Pl011 || cell.console == ConsoleKind::Virtio {
+        let node = fdt.begin_node("aliases")?;
+        fdt.property_string("serial0", &format!("/{uart}"))?;
+        fdt.end_node(node)?;
+    }
+    fdt.end_node(root)?;
+    fdt.finish()
+}
+
+fn cpus(fdt: &mut FdtWriter, cell: &Cell<'_>, board: &Board) -> std::result::Result<(), vm_fdt::Error> {
+    let cpus = fdt.begin_node("cpus")?;
+    fdt.property_u32("#address-cells", 1)?;
+    fdt.property_u32("#size-cells", 0)?;
+    for cpu in 0..u32::from(cell.vcpus) {
+        let node = fdt.begin_node(&format!("cpu@{cpu:x}"))?;
+        fdt.property_string("device_type", "cpu")?;
+        fdt.property_string("compatible", board.cpu)?;
+        fdt.property_u32("reg", cpu)?;
+        fdt.property_string("enable-method", "psci")?;
+        fdt.end_node(node)?;
+    }
+    fdt.end_node(cpus)
+}
+
+fn firmware(fdt: &mut FdtWriter) -> std::result::Result<(), vm_fdt::Error> {
+    let node = fdt.begin_node("psci")?;
+    fdt.property_string_list("compatible", vec!["arm,psci-1.0".into(), "arm,psci-0.2".into()])?;
+    fdt.property_string("method", "smc")?;
+    fdt.end_node(node)
+}
+
+fn interrupts(fdt: &mut FdtWriter) -> std::result::Result<(), vm_fdt::Error> {
+    let node = fdt.begin_node("timer")?;
+    fdt.property_string("compatible", "arm,armv8-timer")?;
+    // Secure physical, physical, virtual (INTID 27), hypervisor.
+    let ppis = [13, 14, 11, 10].map(|ppi| [PPI, ppi, LEVEL_HIGH]);
+    fdt.property_array_u32("interrupts", ppis.as_flattened())?;
+    fdt.property_null("always-on")?;
+    fdt.end_node(node)?;
+
+    let node = fdt.begin_node(&format!("intc@{:x}", guest::GICD))?;
+    fdt.property_string("compatible", "arm,cortex-a15-gic")?;
+    fdt.property_u32("#interrupt-cells", 3)?;
+    fdt.property_u32("#address-cells", 0)?;
+    fdt.property_null("interrupt-controller")?;
+    fdt.property_array_u64("reg", &[guest::GICD, 0x1000, guest::GICC, 0x1000])?;
+    fdt.property_phandle(GIC_PHANDLE)?;
+    fdt.end_node(node)
+}

@@ -1,0 +1,360 @@
+//! Decides who gets what: every region, mapping, interrupt and channel of a system.
+//!
+//! Rule 1 of docs/architecture.md is made here: [`Composer::link`] is the only place that maps a page into two PDs for
+//! communication, and it makes exactly one of them the writer. The other shared memory is guest RAM (guest, its VMM, and
+//! the backends of its disks) and what nobody can write (partita.json, guest kernels, device trees).
+
+use partita_config::{Cell, Config, Controller};
+use partita_protocol::layout::{self, Service, channel, guest, priority, size, supervisor_vmm, vaddr};
+
+use super::model::{Channel, End, Map, Pd, Region, System, VirtualMachine};
+use crate::board::{Board, DeviceAt};
+
+/// Stack of every PD: parsing partita.json is what needs most.
+const STACK: u64 = 0x8000;
+/// Name of the region and of the file with partita.json.
+pub const CONFIG: &str = "partita.json";
+
+/// Builds the system.
+pub fn compose(config: &Config<'_>, board: &Board) -> System {
+    let mut composer = Composer::default();
+    composer.shared(config);
+    let mut supervisor = Composer::supervisor();
+    let timer = Composer::timer(board);
+    let console = composer.console(board);
+    let blks: Vec<Pd> =
+        config.controllers.iter().enumerate().map(|(n, c)| composer.blk(board, n, c)).collect();
+    let vmms: Vec<Pd> = config.cells.iter().enumerate().map(|(n, cell)| composer.vmm(board, n, cell)).collect();
+    supervisor.children = [timer, console].into_iter().chain(blks).chain(vmms).collect();
+    composer.system.pds.push(supervisor);
+
+    for client in clients(config) {
+        composer.common_links(&client);
+    }
+    for (n, cell) in config.cells.iter().enumerate() {
+        composer.guest_console(n, cell);
+        for (c, controller) in config.controllers.iter().enumerate() {
+            if cell.disks.iter().any(|disk| disk.controller == controller.name) {
+                composer.disk_link(n, cell, c, controller);
+            }
+        }
+    }
+    composer.system
+}
+
+/// Name of a cell's VMM.
+pub fn vmm_name(cell: &str) -> String {
+    format!("vmm_{cell}")
+}
+
+/// Name of a controller's driver.
+pub fn blk_name(controller: &str) -> String {
+    format!("blk_{controller}")
+}
+
+/// Name of a cell's RAM region.
+pub fn ram_name(cell: &str) -> String {
+    format!("guest_ram_{cell}")
+}
+
+/// Name of the file with a cell's device tree.
+pub fn dtb_name(cell: &str) -> String {
+    format!("{cell}.dtb")
+}
+
+/// Who uses the common services: where its links are at the service's side.
+struct Client {
+    pd: String,
+    /// Channel id at console and timer.
+    id: usize,
+    /// Channel and child id at the supervisor.
+    supervisor_id: usize,
+    service: Option<Service>,
+    cell: usize,
+}
+
+impl Client {
+    fn service(pd: &str, service: Service) -> Self {
+        let index = service.index();
+        Self {
+            pd: pd.into(),
+            id: channel::service(index),
+            supervisor_id: index,
+            service: Some(service),
+            cell: 0,
+        }
+    }
+
+    fn cell(pd: String, cell: usize) -> Self {
+        Self { pd, id: channel::client(cell), supervisor_id: supervisor_vmm(cell), service: None, cell }
+    }
+
+    /// Where the other side sees the page that the client has at `own`.
+    fn far(&self, own: usize) -> usize {
+        match self.service {
+            Some(service) => vaddr::service_link(service.index(), own),
+            None => vaddr::cell_link(self.cell, own),
+        }
+    }
+}
+
+fn blk_service(controller: usize) -> Service {
+    // Capacity of the list: MAX_CONTROLLERS.
+    Service::Blk(u8::try_from(controller).unwrap_or(u8::MAX))
+}
+
+fn clients(config: &Config<'_>) -> Vec<Client> {
+    let mut clients = vec![
+        Client::service("supervisor", Service::Supervisor),
+        Client::service("timer", Service::Timer),
+        Client::service("console", Service::Console),
+    ];
+    for (n, controller) in config.controllers.iter().enumerate() {
+        clients.push(Client::service(&blk_name(controller.name), blk_service(n)));
+    }
+    for (n, cell) in config.cells.iter().enumerate() {
+        clients.push(Client::cell(vmm_name(cell.name), n));
+    }
+    clients
+}
+
+#[derive(Default)]
+struct Composer {
+    system: System,
+}
+
+impl Composer {
+    fn region(&mut self, region: Region) -> String {
+        let name = region.name.clone();
+        if !self.system.regions.iter().any(|other| other.name == name) {
+            self.system.regions.push(region);
+        }
+        name
+    }
+
+    fn memory(&mut self, name: String, size: usize) -> String {
+        self.region(Region { name, size: size as u64, ..Region::default() })
+    }
+
+    /// What nobody can write: partita.json, guest kernels and initramfs (one region for all cells that use a file),
+    /// device trees.
+    fn shared(&mut self, config: &Config<'_>) {
+        let prefill = Some(CONFIG.into());
+        self.region(Region { name: "config".into(), prefill, ..Region::default() });
+        for cell in &config.cells {
+            let prefill = Some(dtb_name(cell.name));
+            self.region(Region { name: format!("guest_dtb_{}", cell.name), prefill, ..Region::default() });
+        }
+    }
+
+    fn guest_file(&mut self, path: &str) -> String {
+        let known = self.system.regions.iter().find(|region| region.prefill.as_deref() == Some(path));
+        if let Some(region) = known {
+            return region.name.clone();
+        }
+        let number = self.system.regions.iter().filter(|region| region.name.starts_with("guest_file_")).count();
+        let name = format!("guest_file_{number}");
+        self.region(Region { name, large: true, prefill: Some(path.into()), ..Region::default() })
+    }
+
+    fn supervisor() -> Pd {
+        Pd {
+            name: "supervisor".into(),
+            elf: "supervisor.elf",
+            priority: priority::SUPERVISOR,
+            stack: STACK,
+            // To power the machine off.
+            smc: true,
+            maps: vec![config_map()],
+            ..Pd::default()
+        }
+    }
+
+    fn timer(board: &Board) -> Pd {
+        Pd {
+            name: "timer".into(),
+            elf: "timer.elf",
+            priority: priority::TIMER,
+            stack: STACK,
+            id: Some(Service::Timer.index()),
+            irqs: vec![(channel::DEVICE_IRQ, board.timer)],
+            ..Pd::default()
+        }
+    }
+
+    fn console(&mut self, board: &Board) -> Pd {
+        let device = self.device("uart".into(), board.uart);
+        Pd {
+            name: "console".into(),
+            elf: "console.elf",
+            priority: priority::SERVICE,
+            stack: STACK,
+            id: Some(Service::Console.index()),
+            maps: vec![config_map(), device],
+            irqs: vec![(channel::DEVICE_IRQ, board.uart.irq)],
+            ..Pd::default()
+        }
+    }
+
+    fn blk(&mut self, board: &Board, n: usize, controller: &Controller<'_>) -> Pd {
+        let at = board.controller(controller);
+        let device = self.device(format!("{}_registers", controller.name), at);
+        let dma = self.memory(format!("{}_dma", controller.name), size::DMA);
+        let inflight = self.memory(format!("{}_inflight", controller.name), size::PAGE);
+        let maps = vec![
+            config_map(),
+            device,
+            map(&dma, vaddr::DMA, "rw"),
+            map(&inflight, vaddr::BLK_INFLIGHT, "rw"),
+        ];
+        Pd {
+            name: blk_name(controller.name),
+            elf: "blk.elf",
+            priority: priority::BLK,
+            stack: STACK,
+            id: Some(blk_service(n).index()),
+            maps,
+            irqs: vec![(channel::DEVICE_IRQ, at.irq)],
+            paddrs: vec![("dma_paddr".into(), dma)],
+            ..Pd::default()
+        }
+    }
+
+    fn device(&mut self, name: String, at: DeviceAt) -> Map {
+        let name = self.region(Region { name, size: at.size, paddr: Some(at.paddr), ..Region::default() });
+        Map { cached: false, ..map(&name, vaddr::DEVICE, "rw") }
+    }
+
+    fn vmm(&mut self, board: &Board, n: usize, cell: &Cell<'_>) -> Pd {
+        let ram = Region { name: ram_name(cell.name), size: cell.memory.0, large: true, ..Region::default() };
+        let ram = self.region(ram);
+        let kernel = self.guest_file(cell.kernel);
+        let gicv = Region { name: "gicv".into(), size: 0x1000, paddr: Some(board.gicv), ..Region::default() };
+        let gicv = self.region(gicv);
+        let mut maps = vec![
+            config_map(),
+            Map { setvar_size: Some("guest_ram_size".into()), ..map(&ram, vaddr::GUEST_RAM, "rw") },
+            sized(&kernel, vaddr::GUEST_KERNEL, "guest_kernel_size"),
+        ];
+        if let Some(initrd) = cell.initrd {
+            let initrd = self.guest_file(initrd);
+            maps.push(sized(&initrd, vaddr::GUEST_INITRD, "guest_initrd_size"));
+        }
+        maps.push(sized(&format!("guest_dtb_{}", cell.name), vaddr::GUEST_DTB, "guest_dtb_size"));
+        let mut guest_maps = vec![
+            map_at(&ram, guest::RAM, "rwx"),
+            Map { cached: false, ..map_at(&gicv, guest::GICC, "rw") },
+        ];
+        let devices = cell.devices().count();
+        if devices != 0 {
+            let registers = self.memory(format!("virtio_registers_{}", cell.name), devices * size::PAGE);
+            maps.push(Map { cached: false, ..map(&registers, vaddr::VIRTIO_REGISTERS, "rw") });
+            guest_maps.push(Map { cached: false, ..map_at(&registers, guest::VIRTIO, "r") });
+        }
+        let vm = VirtualMachine {
+            name: cell.name.into(),
+            priority: cell.priority,
+            budget: cell.budget_us,
+            period: cell.period_us,
+            vcpus: cell.vcpus,
+            maps: guest_maps,
+        };
+        Pd {
+            name: vmm_name(cell.name),
+            elf: "vmm.elf",
+            priority: priority::VMM,
+            stack: STACK,
+            id: Some(supervisor_vmm(n)),
+            maps,
+            vm: Some(vm),
+            ..Pd::default()
+        }
+    }
+
+    /// Supervisor, console and timer: what every PD has.
+    fn common_links(&mut self, client: &Client) {
+        let pd = client.pd.as_str();
+        if pd != "supervisor" {
+            let up = End { pd: pd.into(), id: channel::SUPERVISOR, calls: true };
+            self.channel(up, End { pd: "supervisor".into(), id: client.supervisor_id, calls: false });
+        }
+        if pd != "console" {
+            self.notify(pd, channel::CONSOLE, "console", client.id);
+            self.both_ways(client, "console", "log", [vaddr::LOG_TX, vaddr::LOG_RX], size::LOG_RING);
+        }
+        if pd != "timer" {
+            self.notify(pd, channel::TIMER, "timer", client.id);
+            let own = [vaddr::TIMER_REQUEST, vaddr::TIMER_STATE];
+            self.both_ways(client, "timer", "timer", own, size::TIMER_PAGE);
+        }
+    }
+
+    fn guest_console(&mut self, n: usize, cell: &Cell<'_>) {
+        let client = Client::cell(vmm_name(cell.name), n);
+        let own = [vaddr::GUEST_CONSOLE_TX, vaddr::GUEST_CONSOLE_RX];
+        self.both_ways(&client, "console", "guest_console", own, size::GUEST_CONSOLE_RING);
+    }
+
+    fn disk_link(&mut self, n: usize, cell: &Cell<'_>, c: usize, controller: &Controller<'_>) {
+        let (vmm, blk) = (vmm_name(cell.name), blk_name(controller.name));
+        let up = End { pd: vmm.clone(), id: channel::vmm_blk(c), calls: true };
+        self.channel(up, End { pd: blk.clone(), id: channel::client(n), calls: false });
+        let status = format!("status_{}_{}", controller.name, cell.name);
+        let far = vaddr::cell_link(n, vaddr::BACKEND_STATUS);
+        self.link(status, size::PAGE, (&blk, far), (&vmm, vaddr::BACKEND_STATUS + c * size::PAGE));
+        let ram = ram_name(cell.name);
+        let seen = map(&ram, vaddr::cell_ram(n), "rw");
+        let pd = self.pd(&blk);
+        pd.maps.push(Map { setvar_size: Some(format!("guest_ram_size_{n}")), ..seen });
+        pd.paddrs.push((format!("guest_ram_paddr_{n}"), ram));
+    }
+
+    /// Two page sets, one written by each side. `own` is where the client has them: what it writes, what it reads.
+    fn both_ways(&mut self, client: &Client, service: &str, kind: &str, own: [usize; 2], bytes: usize) {
+        let pd = client.pd.as_str();
+        let [writes, reads] = own;
+        self.link(format!("{kind}_tx_{pd}"), bytes, (pd, writes), (service, client.far(writes)));
+        self.link(format!("{kind}_rx_{pd}"), bytes, (service, client.far(reads)), (pd, reads));
+    }
+
+    /// A region that one PD writes and another reads.
+    fn link(&mut self, name: String, bytes: usize, writer: (&str, usize), reader: (&str, usize)) {
+        let region = self.memory(name, bytes);
+        self.pd(writer.0).maps.push(map(&region, writer.1, "rw"));
+        self.pd(reader.0).maps.push(map(&region, reader.1, "r"));
+    }
+
+    fn notify(&mut self, a: &str, a_id: usize, b: &str, b_id: usize) {
+        let end = |pd: &str, id| End { pd: pd.into(), id, calls: false };
+        self.channel(end(a, a_id), end(b, b_id));
+    }
+
+    fn channel(&mut self, a: End, b: End) {
+        self.system.channels.push(Channel(a, b));
+    }
+
+    /// A PD that is known to exist: all are made before the first link.
+    fn pd(&mut self, name: &str) -> &mut Pd {
+        let supervisor = &mut self.system.pds[0];
+        match supervisor.children.iter().position(|child| child.name == name) {
+            Some(place) => &mut supervisor.children[place],
+            None => supervisor,
+        }
+    }
+}
+
+fn map(region: &str, at: usize, perms: &'static str) -> Map {
+    map_at(region, at as u64, perms)
+}
+
+fn map_at(region: &str, vaddr: u64, perms: &'static str) -> Map {
+    Map { region: region.into(), vaddr, perms, cached: true, setvar_size: None, setvar_prefill_size: None }
+}
+
+fn sized(region: &str, at: usize, symbol: &str) -> Map {
+    Map { setvar_prefill_size: Some(symbol.into()), ..map(region, at, "r") }
+}
+
+fn config_map() -> Map {
+    sized("config", layout::vaddr::CONFIG, "config_size")
+}
