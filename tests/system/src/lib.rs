@@ -1,2 +1,3 @@
-//! System tests under QEMU.
-#![cfg_attr(not(test), no_std)]
+//! System tests under QEMU (`tests/`), and the runner of all tests (`make test`, `bin/check.rs`).
+
+pub mod check;
