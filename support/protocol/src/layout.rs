@@ -150,6 +150,8 @@ pub mod vaddr {
     pub const BACKEND_STATUS: usize = 0x1120_0000;
     /// In a VMM: register pages of its virtio devices, stride 0x1000, uncached.
     pub const VIRTIO_REGISTERS: usize = 0x1130_0000;
+    /// Counters of a VMM ([`crate::stats::VmmStats`]): written by it. Byte count: symbol `vmm_stats_size` (0: not mapped).
+    pub const VMM_STATS: usize = 0x1150_0000;
     /// In blk: one page that survives its restart (in-flight table), and nobody else maps.
     pub const BLK_INFLIGHT: usize = 0x1140_0000;
 

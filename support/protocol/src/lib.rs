@@ -7,6 +7,7 @@
 
 pub mod backend;
 pub mod layout;
+pub mod stats;
 pub mod supervisor;
 pub mod timer;
 

@@ -229,5 +229,5 @@ impl Vgic {
 }
 
 fn check(offset: u64, width: Width) -> Result<(), Refused> {
-    if offset % width.bytes() != 0 || offset >= END { Err(Refused) } else { Ok(()) }
+    if !offset.is_multiple_of(width.bytes()) || offset >= END { Err(Refused) } else { Ok(()) }
 }
