@@ -1,0 +1,2 @@
+//! Builds the embedded SDK.
+fn main() {}
