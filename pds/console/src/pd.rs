@@ -1,0 +1,169 @@
+//! Wiring: which links exist, who woke us, whom to wake.
+
+use core::cell::UnsafeCell;
+use core::num::NonZeroUsize;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use partita_config::Config;
+use partita_console::mux::{Mux, Pumped};
+use partita_console::names;
+use partita_console::pl011::Pl011;
+use partita_console::uart::Uart;
+use partita_protocol::layout::{Service, channel, size, vaddr};
+use partita_protocol::{MAX_CELLS, supervisor};
+use partita_ring::{Duplex, Mine, Yours};
+use sel4_microkit::{
+    Channel, ChannelSet, DeferredAction, Handler, Infallible, MessageInfo, protection_domain, var,
+};
+
+const IRQ: Channel = Channel::new(channel::DEVICE_IRQ);
+const SUPERVISOR: Channel = Channel::new(channel::SUPERVISOR);
+/// Typed bytes taken in one wake-up; the interrupt stays up while there are more.
+const TYPED: usize = 64;
+/// Looks at the UART until it must be idle: longer than a full FIFO takes at 9600 baud.
+const IDLE_LOOKS: usize = 1_000_000;
+/// Bytes kept of a guest in the background.
+const SCROLLBACK: usize = 16 * 1024;
+
+/// Memory that is too big for the stack and is taken once.
+struct Static<T> {
+    value: UnsafeCell<T>,
+    taken: AtomicBool,
+}
+
+// SAFETY: the value is reached through `take` only, which hands it out once.
+unsafe impl<T: Send> Sync for Static<T> {}
+
+impl<T> Static<T> {
+    const fn new(value: T) -> Self {
+        Static { value: UnsafeCell::new(value), taken: AtomicBool::new(false) }
+    }
+
+    fn take(&'static self) -> Option<&'static mut T> {
+        // SAFETY: the swap lets one caller through, ever, so this is the only reference.
+        (!self.taken.swap(true, Ordering::Relaxed)).then(|| unsafe { &mut *self.value.get() })
+    }
+}
+
+static MUX: Static<Mux<'static>> = Static::new(Mux::new());
+static SCROLLBACKS: Static<[[u8; SCROLLBACK]; MAX_CELLS]> = Static::new([[0; SCROLLBACK]; MAX_CELLS]);
+
+/// An address that the system description maps.
+fn at<T>(address: usize) -> NonNull<T> {
+    NonNull::with_exposed_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
+}
+
+/// Channels that the system description gives to this PD.
+fn channels() -> usize {
+    unsafe extern "C" {
+        /// Patched by Microkit's tool; `sel4-microkit` defines it.
+        static microkit_notifications: usize;
+    }
+    // SAFETY: the symbol is one word that is never written while the PD runs; volatile, as its value is not the linked one.
+    unsafe { (&raw const microkit_notifications).read_volatile() }
+}
+
+/// The link whose pages are at these addresses.
+///
+/// # Safety
+/// Both regions of `size` bytes are mapped, `mine` writable, and nothing else in this PD uses them.
+unsafe fn link(mine: usize, yours: usize, size: usize) -> Duplex<'static> {
+    // SAFETY: the caller's promise.
+    unsafe { Duplex::new(Mine::at(at(mine), size), Yours::at(at(yours), size)) }
+}
+
+/// The configuration; `None` if the region is not there or is not what the host tool puts there.
+#[inline(never)]
+fn config() -> Option<Config<'static>> {
+    let bytes = *var!(config_size: usize = 0);
+    if bytes == 0 {
+        return None;
+    }
+    // SAFETY: the symbol is set together with the map, which is read-only in every PD, so nobody writes it.
+    partita_config::parse(unsafe { core::slice::from_raw_parts(at(vaddr::CONFIG).as_ptr(), bytes) }).ok()
+}
+
+#[inline(never)]
+fn attach(mux: &mut Mux<'static>) {
+    let (channels, config) = (channels(), config());
+    let config = config.as_ref();
+    let given = |channel: usize| channels >> channel & 1 == 1;
+    for service in
+        (0..Service::COUNT).filter_map(Service::from_index).filter(|s| given(channel::service(s.index())))
+    {
+        let [mine, yours] =
+            [vaddr::LOG_RX, vaddr::LOG_TX].map(|own| vaddr::service_link(service.index(), own));
+        // SAFETY: the host tool maps a service's log ring when it gives the channel, our side at the service's LOG_RX.
+        let link = unsafe { link(mine, yours, size::LOG_RING) };
+        mux.add_service_log(service, names::service(service, config), link);
+    }
+    let scrollbacks = SCROLLBACKS.take().into_iter().flatten();
+    for (cell, scrollback) in scrollbacks.enumerate().filter(|(cell, _)| given(channel::client(*cell))) {
+        let [log_mine, log_yours, mine, yours] =
+            [vaddr::LOG_RX, vaddr::LOG_TX, vaddr::GUEST_CONSOLE_RX, vaddr::GUEST_CONSOLE_TX]
+                .map(|own| vaddr::cell_link(cell, own));
+        // SAFETY: likewise for a VMM's log ring and its guest's console ring.
+        let (log, guest) = unsafe {
+            (link(log_mine, log_yours, size::LOG_RING), link(mine, yours, size::GUEST_CONSOLE_RING))
+        };
+        mux.add_vmm_log(cell, names::vmm(cell, config), log);
+        mux.add_guest(cell, names::cell(cell, config), guest, scrollback);
+    }
+}
+
+#[protection_domain]
+fn init() -> Console {
+    // SAFETY: the host tool maps the board's PL011 here, for this PD only.
+    let uart = unsafe { Pl011::new(at(vaddr::DEVICE)) };
+    let Some(mux) = MUX.take() else { panic!("init runs once") };
+    attach(mux);
+    let mut console = Console { mux, uart, draining: false, deferred: None };
+    console.work();
+    console
+}
+
+struct Console {
+    mux: &'static mut Mux<'static>,
+    uart: Pl011<'static>,
+    /// The supervisor waits for [`supervisor::label::DRAINED`].
+    draining: bool,
+    deferred: Option<DeferredAction>,
+}
+
+impl Console {
+    fn work(&mut self) {
+        let pumped = self.mux.pump(&mut self.uart);
+        self.mux.notify_cells(|cell| Channel::new(channel::client(cell)).notify());
+        if self.draining && pumped == Pumped::Idle && self.mux.drained() {
+            self.draining = false;
+            // The supervisor waits with a limit of its own, should the UART be stuck.
+            let _ = (0..IDLE_LOOKS).any(|_| self.uart.is_idle());
+            SUPERVISOR.pp_call(MessageInfo::new(supervisor::label::DRAINED, 0));
+        }
+    }
+}
+
+impl Handler for Console {
+    type Error = Infallible;
+
+    fn notified(&mut self, channels: ChannelSet) -> Result<(), Infallible> {
+        let irq = channels.contains(IRQ);
+        if irq {
+            self.uart.acknowledge();
+            for byte in (0..TYPED).map_while(|_| self.uart.read()) {
+                self.mux.typed(byte);
+            }
+        }
+        self.draining |= channels.contains(SUPERVISOR);
+        self.work();
+        if irq {
+            self.deferred = Some(DeferredAction::new_irq_ack(IRQ));
+        }
+        Ok(())
+    }
+
+    fn take_deferred_action(&mut self) -> Option<DeferredAction> {
+        self.deferred.take()
+    }
+}
