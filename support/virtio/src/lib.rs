@@ -7,6 +7,7 @@
 //! Section numbers are those of "Virtual I/O Device (VIRTIO) Version 1.2", OASIS CS 01.
 #![cfg_attr(not(any(test, feature = "fake")), no_std)]
 
+pub mod blk;
 pub mod console;
 pub mod features;
 pub mod memory;
