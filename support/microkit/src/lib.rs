@@ -4,6 +4,7 @@
 //! Description Format and its decisions (docs/sdk.md). [`sdf`] reads the description, [`caps`] turns it into kernel
 //! objects ([`spec`]), [`memory`] places them, [`pack`] writes the image, [`report`] and [`capdl`] describe it.
 
+pub mod build_sdk;
 pub mod capdl;
 pub mod caps;
 pub mod cli;
@@ -13,6 +14,7 @@ pub mod elf_image;
 pub mod listing;
 pub mod memory;
 pub mod pack;
+pub mod packer;
 pub mod paging;
 pub mod patch;
 pub mod report;

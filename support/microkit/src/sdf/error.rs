@@ -37,7 +37,7 @@ impl fmt::Display for Place {
 impl Place {
     /// An error at this place.
     pub fn error(&self, wrong: impl Into<String>, right: impl Into<String>) -> Error {
-        Error { place: self.clone(), wrong: wrong.into(), right: right.into() }
+        Error { place: Box::new(self.clone()), wrong: wrong.into(), right: right.into() }
     }
 }
 
@@ -45,7 +45,7 @@ impl Place {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Error {
     /// Where.
-    pub place: Place,
+    pub place: Box<Place>,
     /// What is wrong.
     pub wrong: String,
     /// What would be right.
