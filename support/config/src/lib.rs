@@ -8,29 +8,28 @@
 //! What the parser accepts is less than JSON: strings have no backslash escapes (they could not be borrowed).
 //!
 //! The host has more to say about a wrong file than the target, which only ever sees a file that the host accepted:
-//! [`host`] (feature `std`) names the path, what is wrong and what would be right.
+//! `host` (feature `std`) names the path, what is wrong and what would be right.
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
 
-pub mod check;
 #[cfg(feature = "std")]
 pub mod host;
 mod partition;
-pub mod schema;
-pub mod size;
-pub mod table;
+mod schema;
+mod size;
 
 pub use partition::Partition;
 pub use schema::{Boot, Cell, Config, ConsoleKind, Controller, ControllerKind, Device, Disk, Policy};
+pub use serde_json_core::de::Error;
 pub use size::Size;
 
 /// The target's parser: no file that the host tool accepted fails here.
 ///
 /// # Errors
-/// The parser's own, without a path; use [`host::parse`] for a message to a person.
-pub fn parse(text: &[u8]) -> Result<Config<'_>, serde_json_core::de::Error> {
+/// The parser's own, without a path; `host::parse` has a message for a person.
+pub fn parse(text: &[u8]) -> Result<Config<'_>, Error> {
     let (config, used) = serde_json_core::from_slice::<Config<'_>>(text)?;
     match text.get(used..) {
         Some(rest) if rest.iter().all(u8::is_ascii_whitespace) => Ok(config),
-        _ => Err(serde_json_core::de::Error::TrailingCharacters),
+        _ => Err(Error::TrailingCharacters),
     }
 }

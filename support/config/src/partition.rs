@@ -27,7 +27,7 @@ pub enum Partition<'a> {
 }
 
 /// Keys of the object form.
-pub const KEYS: &[&str] = &["gpt", "mbr", "range"];
+const KEYS: &[&str] = &["gpt", "mbr", "range"];
 
 #[derive(Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]

@@ -1,12 +1,14 @@
 //! From sources and partita.json to loader.img.
 
 use std::{
-    fs,
+    fs::{self, File},
+    io::Read,
     path::{Path, PathBuf},
     process::Command,
 };
 
-use partita_config::Config;
+use partita_config::{Boot, Cell, Config};
+use partita_guest::boot;
 
 use crate::{
     context::Context,
@@ -58,22 +60,38 @@ pub fn build(context: &Context) -> Result<Built> {
 /// The system is too large; a guest file is missing; a file cannot be written.
 pub fn generate(context: &Context, text: &str, config: &Config<'_>, out: &Path) -> Result<PathBuf> {
     for cell in &config.cells {
-        let initrd = cell.initrd.map_or(Ok(0), |initrd| size_of_file(context, cell.name, "initrd", initrd))?;
-        let kernel = size_of_file(context, cell.name, "kernel", cell.kernel)?;
-        // The loaded parts and as much again for the kernel's own start.
-        if (kernel + initrd).saturating_mul(2) > cell.memory.0 {
-            fail!(
-                "cell {}: its memory of {} is too small for a kernel of {kernel} and an initramfs of {initrd} bytes",
-                cell.name,
-                cell.memory
-            );
-        }
-        write(&out.join(system::compose::dtb_name(cell.name)), &dtb::write(cell, context.board, initrd)?)?;
+        let dtb = guest_dtb(context, cell)?;
+        write(&out.join(system::compose::dtb_name(cell.name)), &dtb)?;
     }
     write(&out.join(system::compose::CONFIG), text.as_bytes())?;
     let path = out.join("system.xml");
     write(&path, system::generate(config, context.board)?.as_bytes())?;
     Ok(path)
+}
+
+/// The device tree of a cell, after the check that the VMM will make too: all parts fit into the guest's memory.
+fn guest_dtb(context: &Context, cell: &Cell<'_>) -> Result<Vec<u8>> {
+    let refused = |error: &dyn std::fmt::Display| Failure::new(format!("cell {}: {error}", cell.name));
+    let initrd = match cell.initrd {
+        Some(initrd) => guest_file(context, cell.name, "initrd", initrd)?.1,
+        None => 0,
+    };
+    let (path, length) = guest_file(context, cell.name, "kernel", cell.kernel)?;
+    let mut head = Vec::new();
+    let read = File::open(&path).and_then(|file| file.take(boot::HEADER as u64).read_to_end(&mut head));
+    read.map_err(|error| Failure::file("read", &path, &error))?;
+    let kernel = boot::Kernel::identify(&head, length).map_err(|error| refused(&error))?;
+    match (cell.boot, kernel) {
+        (Boot::Linux, boot::Kernel::Plain) => fail!(
+            "cell {}: its kernel {} is not an arm64 Linux Image; for a plain binary say \"boot\": \"binary\"",
+            cell.name,
+            path.display()
+        ),
+        (Boot::Linux, boot::Kernel::Linux { .. }) | (Boot::Binary, _) => {}
+    }
+    let dtb = dtb::write(cell, context.board, initrd)?;
+    boot::plan(kernel, length, initrd, dtb.len() as u64, cell.memory.0).map_err(|error| refused(&error))?;
+    Ok(dtb)
 }
 
 /// Builds the PDs and copies them to `out`.
@@ -128,7 +146,7 @@ fn pack(context: &Context, sdk: &Sdk, out: &Path, system: &Path) -> Result<PathB
         .arg("--search-path")
         .arg(out)
         .arg(context.description_dir().canonicalize().unwrap_or_default())
-        .args(["--board", context.board.name, "--config", &context.options.config.to_string()])
+        .args(["--board", context.board.name, "--config", &context.config.to_string()])
         .arg("-o")
         .arg(&loader)
         .arg("-r")
@@ -140,10 +158,11 @@ fn pack(context: &Context, sdk: &Sdk, out: &Path, system: &Path) -> Result<PathB
     Ok(loader)
 }
 
-fn size_of_file(context: &Context, cell: &str, key: &str, file: &str) -> Result<u64> {
+/// A file of a cell and its length.
+fn guest_file(context: &Context, cell: &str, key: &str, file: &str) -> Result<(PathBuf, u64)> {
     let path = context.file(file);
     match fs::metadata(&path) {
-        Ok(metadata) if metadata.is_file() && metadata.len() != 0 => Ok(metadata.len()),
+        Ok(metadata) if metadata.is_file() && metadata.len() != 0 => Ok((path, metadata.len())),
         Ok(_) => fail!("cell {cell}: its {key} {} is empty or not a file", path.display()),
         Err(error) => Err(Failure::file(&format!("read cell {cell}'s {key}"), &path, &error)),
     }

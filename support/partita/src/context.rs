@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use clap::{Args, ValueEnum};
+use clap::{
+    Args,
+    builder::{OsStringValueParser, TypedValueParser},
+};
 use partita_config::Config;
 
 use crate::{
@@ -15,7 +18,7 @@ use crate::{
 };
 
 /// The kernel configuration, with Microkit's names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum KernelConfig {
     /// The kernel prints, and checks itself.
     Debug,
@@ -40,24 +43,24 @@ pub struct Options {
     pub board: String,
     /// Kernel configuration
     #[arg(long, env = "CONFIG", default_value = "debug", global = true)]
-    pub config: KernelConfig,
+    pub config: String,
     /// An official Microkit SDK 2.3; without it the embedded one is built
-    #[arg(long, env = "MICROKIT_SDK", global = true)]
+    #[arg(long, env = "MICROKIT_SDK", value_parser = path(), global = true)]
     pub microkit_sdk: Option<PathBuf>,
     /// The description of the system
     #[arg(long, value_name = "FILE", default_value = "partita.json", global = true)]
     pub description: PathBuf,
     /// Kernel of every guest, instead of what the description says
-    #[arg(long, env = "GUEST_KERNEL", global = true)]
+    #[arg(long, env = "GUEST_KERNEL", value_parser = path(), global = true)]
     pub guest_kernel: Option<PathBuf>,
     /// Initramfs of every guest; `none` for no initramfs
-    #[arg(long, env = "GUEST_INITRD", global = true)]
+    #[arg(long, env = "GUEST_INITRD", value_parser = path(), global = true)]
     pub guest_initrd: Option<PathBuf>,
     /// Kernel command line of every guest
     #[arg(long, env = "GUEST_CMDLINE", global = true)]
     pub guest_cmdline: Option<String>,
     /// Raw image behind QEMU's disk controller
-    #[arg(long, env = "DISK", global = true)]
+    #[arg(long, env = "DISK", value_parser = path(), global = true)]
     pub disk: Option<PathBuf>,
     /// More arguments for QEMU
     #[arg(long, env = "QEMU_ARGS", allow_hyphen_values = true, global = true)]
@@ -67,6 +70,11 @@ pub struct Options {
     pub build_dir: PathBuf,
 }
 
+/// Unlike clap's own, takes an empty value: a variable that is set to nothing.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
 /// The choices, checked, and the places that follow from them.
 #[derive(Clone, Debug)]
 pub struct Context {
@@ -74,6 +82,8 @@ pub struct Context {
     pub root: PathBuf,
     /// The board.
     pub board: &'static Board,
+    /// The kernel configuration.
+    pub config: KernelConfig,
     /// The choices.
     pub options: Options,
 }
@@ -84,7 +94,15 @@ impl Context {
     /// # Errors
     /// An unknown board; run outside Partita's tree.
     pub fn new(mut options: Options) -> Result<Self> {
-        let board = Board::named(&options.board)?;
+        let board = match options.board.as_str() {
+            "" => Board::named("qemu_virt_aarch64")?,
+            name => Board::named(name)?,
+        };
+        let config = match options.config.as_str() {
+            "debug" | "" => KernelConfig::Debug,
+            "release" => KernelConfig::Release,
+            other => fail!("CONFIG={other} is unknown; use debug or release"),
+        };
         // A variable that is set to nothing (`make run MICROKIT_SDK=`) is not set.
         let drop_empty = |path: &mut Option<PathBuf>| {
             if path.as_ref().is_some_and(|path| path.as_os_str().is_empty()) {
@@ -97,7 +115,7 @@ impl Context {
         drop_empty(&mut options.disk);
         options.guest_cmdline = options.guest_cmdline.filter(|text| !text.is_empty());
         let root = find_root()?;
-        Ok(Self { root, board, options })
+        Ok(Self { root, board, config, options })
     }
 
     /// The directory of everything built.
@@ -108,7 +126,7 @@ impl Context {
     /// The directory of this board, configuration and kind of SDK.
     pub fn out(&self) -> PathBuf {
         let kind = if self.options.microkit_sdk.is_some() { "official" } else { "embedded" };
-        self.build_dir().join(self.board.name).join(self.options.config.to_string()).join(kind)
+        self.build_dir().join(self.board.name).join(self.config.to_string()).join(kind)
     }
 
     /// Where the recipe of the Linux guest leaves its files.

@@ -4,7 +4,7 @@
 //! seL4 takes HVC for a system call. The GIC's second region is the physical GICV page. Only the virtual timer is the
 //! guest's own; the entries of the others are there because the binding wants them.
 
-use partita_config::{Cell, ConsoleKind};
+use partita_config::Cell;
 use partita_protocol::layout::guest;
 use vm_fdt::FdtWriter;
 
@@ -100,11 +100,9 @@ fn build(cell: &Cell<'_>, board: &Board, chosen: &Chosen) -> std::result::Result
         fdt.property_null("dma-coherent")?;
         fdt.end_node(node)?;
     }
-    if cell.console == ConsoleKind::Pl011 || cell.console == ConsoleKind::Virtio {
-        let node = fdt.begin_node("aliases")?;
-        fdt.property_string("serial0", &format!("/{uart}"))?;
-        fdt.end_node(node)?;
-    }
+    let node = fdt.begin_node("aliases")?;
+    fdt.property_string("serial0", &format!("/{uart}"))?;
+    fdt.end_node(node)?;
     fdt.end_node(root)?;
     fdt.finish()
 }

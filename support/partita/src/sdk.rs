@@ -30,7 +30,7 @@ impl Sdk {
 
     /// What a PD is built with: the headers of this board and configuration.
     pub fn include(&self, context: &Context) -> PathBuf {
-        self.dir.join("board").join(context.board.name).join(context.options.config.to_string()).join("include")
+        self.dir.join("board").join(context.board.name).join(context.config.to_string()).join("include")
     }
 }
 
@@ -49,7 +49,7 @@ pub fn find(context: &Context) -> Result<Sdk> {
             "the Microkit SDK {} has no board {} in configuration {}",
             sdk.dir.display(),
             context.board.name,
-            context.options.config
+            context.config
         );
     }
     Ok(sdk)
@@ -82,10 +82,7 @@ fn embedded(context: &Context) -> Result<Sdk> {
     let mut command = Command::new(tools::cargo());
     command
         .current_dir(&context.root)
-        .args(["run", "--release", "-p", "partita-microkit", "--bin", "build-sdk", "--target-dir"])
-        .arg(context.build_dir().join("target"))
-        .arg("--")
-        .arg("--out")
+        .args(["run", "-p", "partita-microkit", "--bin", "build-sdk", "--", "--out"])
         .arg(&dir);
     process::run("Building the embedded SDK", &mut command)?;
     let version = fs::read_to_string(dir.join("VERSION")).unwrap_or_default().trim().to_owned();

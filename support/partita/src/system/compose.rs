@@ -33,6 +33,7 @@ pub fn compose(config: &Config<'_>, board: &Board) -> System {
     }
     for (n, cell) in config.cells.iter().enumerate() {
         composer.guest_console(n, cell);
+        composer.stats(n, cell);
         for (c, controller) in config.controllers.iter().enumerate() {
             if cell.disks.iter().any(|disk| disk.controller == controller.name) {
                 composer.disk_link(n, cell, c, controller);
@@ -293,6 +294,16 @@ impl Composer {
         let client = Client::cell(vmm_name(cell.name), n);
         let own = [vaddr::GUEST_CONSOLE_TX, vaddr::GUEST_CONSOLE_RX];
         self.both_ways(&client, "console", "guest_console", own, size::GUEST_CONSOLE_RING);
+    }
+
+    /// The counters of a VMM, for the supervisor.
+    fn stats(&mut self, n: usize, cell: &Cell<'_>) {
+        let vmm = vmm_name(cell.name);
+        let far = vaddr::cell_link(n, vaddr::VMM_STATS);
+        self.link(format!("stats_{}", cell.name), size::PAGE, (&vmm, vaddr::VMM_STATS), ("supervisor", far));
+        if let Some(map) = self.pd(&vmm).maps.last_mut() {
+            map.setvar_size = Some("vmm_stats_size".into());
+        }
     }
 
     fn disk_link(&mut self, n: usize, cell: &Cell<'_>, c: usize, controller: &Controller<'_>) {

@@ -1,0 +1,47 @@
+# Thin on purpose: the host tool (support/partita) does the work. Variables: see `make help`.
+# Variables given to make reach the tool through its environment.
+
+CARGO := $(or $(shell command -v cargo),$(wildcard $(HOME)/.cargo/bin/cargo))
+ifeq ($(CARGO),)
+# No Rust: rustup can be had from the system's own packages on newer Debian and Ubuntu.
+$(shell (command -v rustup || apt-get install -y rustup || sudo -n apt-get install -y rustup) >/dev/null 2>&1 \
+	&& rustup toolchain install stable >/dev/null 2>&1)
+CARGO := $(or $(shell command -v cargo),$(wildcard $(HOME)/.cargo/bin/cargo))
+endif
+ifeq ($(CARGO),)
+$(error cargo is not installed and this system has no package of rustup; install Rust 1.95 or newer with rustup and run make again)
+endif
+
+PARTITA = $(CARGO) run -q -p partita --
+FREESTANDING = -p partita-pd-blk -p partita-pd-console -p partita-pd-supervisor -p partita-pd-timer -p partita-pd-vmm
+
+.PHONY: help run smoke build check report bench image test fuzz soak fmt lint generate
+help:    ## this list
+	@sed -n 's/^\([a-z]*\): *## /  make \1\t/p' Makefile | expand -t 16
+	@echo; $(PARTITA) --help | sed -n 's/.*\[env: \([A-Z_]*\)=.*/  \1=/p' | paste -sd' ' | sed 's/^/variables:/'
+run:     ## build, boot the guests, attach this terminal
+	@$(PARTITA) run
+smoke:   ## build, run a scripted session, check the guest's disk
+	@$(PARTITA) smoke
+build:   ## build loader.img
+	@$(PARTITA) build
+check:   ## say what is wrong with partita.json
+	@$(PARTITA) check
+report:  ## what each protection domain may touch
+	@$(PARTITA) report
+bench:   ## measure
+	@$(PARTITA) bench
+image:   ## the image for a board, and the words to flash it
+	@$(PARTITA) image
+generate: ## write system.xml and the schema again after a change of partita.json
+	@$(PARTITA) generate --output system.xml && $(PARTITA) schema > docs/partita.schema.json
+test:    ## everything that can be tested here
+	@$(CARGO) run -q -p partita-system-tests --bin check -- $(STEPS)
+fuzz:    ## every fuzz target, SECONDS_EACH=60
+	@$(CARGO) run -q -p partita-system-tests --bin fuzz -- --seconds $(or $(SECONDS_EACH),60)
+soak:    ## every fuzz target for ten minutes
+	@$(CARGO) run -q -p partita-system-tests --bin fuzz -- --seconds $(or $(SECONDS_EACH),600)
+fmt:     ## format
+	@$(CARGO) fmt --all
+lint:    ## format check and clippy
+	@$(CARGO) fmt --all --check && $(CARGO) clippy -q --all-targets -- -D warnings

@@ -1,0 +1,174 @@
+//! All keys of partita.json: what the walk checks, what editors are told, what docs/configuration.md lists.
+//!
+//! The types in `schema.rs` say the same to serde; the tests hold the two together.
+
+use partita_protocol::{MAX_CELLS, MAX_CONTROLLERS, MAX_DISKS, MAX_VCPUS};
+
+/// A key of an object.
+#[derive(Debug)]
+pub struct Key {
+    /// As in the file.
+    pub name: &'static str,
+    /// What its value may be.
+    pub kind: Kind,
+    /// What holds without it, in the file's words; `None`: it must be there. Empty: nothing.
+    pub default: Option<&'static str>,
+    /// What it means.
+    pub about: &'static str,
+}
+
+/// What a value may be.
+#[derive(Debug)]
+pub enum Kind {
+    /// A string.
+    Text(Text),
+    /// A size such as `"512M"`.
+    Size,
+    /// A whole number.
+    Number {
+        /// Least.
+        min: u64,
+        /// Greatest.
+        max: u64,
+    },
+    /// `true` or `false`.
+    Flag,
+    /// One of some words.
+    Word(&'static [&'static str]),
+    /// A list of objects.
+    List {
+        /// Fewest entries.
+        min: usize,
+        /// Most entries.
+        max: usize,
+        /// The objects' keys.
+        keys: &'static [Key],
+    },
+    /// An object.
+    Table(&'static [Key]),
+    /// A string, or an object with exactly one of these keys.
+    TextOr(Text, &'static [Key]),
+}
+
+/// Forms of a string.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Text {
+    /// Lower-case letters, digits, `-` and `_`, a letter first, at most [`NAME_MAX`].
+    Name,
+    /// A file, relative to partita.json.
+    File,
+    /// A GPT label, at most 36 characters.
+    Label,
+    /// A kernel command line.
+    Line,
+    /// At most 20 printable characters.
+    Serial,
+}
+
+/// Longest name: a PD's name (64 bytes) has a prefix before it.
+pub const NAME_MAX: usize = 32;
+/// Longest command line that arm64 Linux takes.
+pub const LINE_MAX: usize = 2047;
+/// Longest label in a GPT entry.
+pub const LABEL_MAX: usize = 36;
+/// Longest answer to virtio-blk's GET_ID.
+pub const SERIAL_MAX: usize = 20;
+
+const fn key(name: &'static str, kind: Kind, default: Option<&'static str>, about: &'static str) -> Key {
+    Key { name, kind, default, about }
+}
+
+const fn number(max: u64) -> Kind {
+    Kind::Number { min: 1, max }
+}
+
+/// The whole file.
+pub const CONFIG: &[Key] = &[
+    key("$schema", Kind::Text(Text::File), Some(""), "For editors; not used."),
+    key(
+        "controllers",
+        Kind::List { min: 0, max: MAX_CONTROLLERS, keys: CONTROLLER },
+        Some("[]"),
+        "Disk controllers that Partita drives, each in a protection domain of its own.",
+    ),
+    key("cells", Kind::List { min: 1, max: MAX_CELLS, keys: CELL }, None, "The guests, in the order of their consoles."),
+];
+
+/// Entries of `controllers`.
+pub const CONTROLLER: &[Key] = &[
+    key("name", Kind::Text(Text::Name), None, "Unique. The protection domain is called `blk_<name>`."),
+    key("kind", Kind::Word(&["virtio-mmio"]), None, "The driver: `virtio-mmio` is a virtio-blk device of QEMU virt."),
+    key("slot", Kind::Number { min: 0, max: 31 }, Some("0"), "Which of the board's devices of that kind."),
+];
+
+const POLICIES: Kind = Kind::Word(&["stop", "restart"]);
+
+/// Entries of `cells`.
+pub const CELL: &[Key] = &[
+    key("name", Kind::Text(Text::Name), None, "Unique. The protection domain of its VMM is called `vmm_<name>`."),
+    key("memory", Kind::Size, None, "RAM, a multiple of 2M, at least 16M."),
+    key("vcpus", number(MAX_VCPUS as u64), Some("1"), "Virtual CPUs."),
+    key("priority", number(99), Some("50"), "Priority of the virtual CPUs among the guests; higher runs first."),
+    key(
+        "budget_us",
+        Kind::Number { min: 100, max: 10_000_000 },
+        Some("10000"),
+        "Processor time in microseconds that a virtual CPU may use in each period.",
+    ),
+    key(
+        "period_us",
+        Kind::Number { min: 100, max: 10_000_000 },
+        Some("10000"),
+        "That period. Equal to the budget: no limit, the budget is the time slice.",
+    ),
+    key(
+        "boot",
+        Kind::Word(&["linux", "binary"]),
+        Some("\"linux\""),
+        "What `kernel` is: an arm64 Linux Image, or a binary that is loaded at the start of RAM and entered there.",
+    ),
+    key("kernel", Kind::Text(Text::File), None, "Kernel file, relative to this one."),
+    key("initrd", Kind::Text(Text::File), Some(""), "Initramfs file, relative to this one."),
+    key("cmdline", Kind::Text(Text::Line), Some(""), "Kernel command line."),
+    key(
+        "console",
+        Kind::Word(&["virtio", "pl011"]),
+        Some("\"virtio\""),
+        "`virtio` adds a virtio-console (`hvc0`) to the emulated PL011 (`ttyAMA0`).",
+    ),
+    key("autostart", Kind::Flag, Some("true"), "Whether it starts with the system."),
+    key("on_crash", POLICIES, Some("\"stop\""), "What follows a crash."),
+    key("on_reset", POLICIES, Some("\"restart\""), "What follows a reset that the guest asks for."),
+    key(
+        "disks",
+        Kind::List { min: 0, max: MAX_DISKS, keys: DISK },
+        Some("[]"),
+        "virtio-blk devices, `/dev/vda` first.",
+    ),
+];
+
+/// Entries of `disks`.
+pub const DISK: &[Key] = &[
+    key("controller", Kind::Text(Text::Name), None, "Name of a controller."),
+    key(
+        "partition",
+        Kind::TextOr(Text::Label, PARTITION),
+        None,
+        "What the guest sees of the disk: the label of a GPT partition, or an object with one of the keys below.",
+    ),
+    key("read_only", Kind::Flag, Some("false"), "Refuse writes."),
+    key("serial", Kind::Text(Text::Serial), Some("`<cell>-<number>`"), "The disk's identity in the guest."),
+];
+
+/// Keys of the object form of `partition`.
+pub const PARTITION: &[Key] = &[
+    key("gpt", number(128), Some(""), "Number of a GPT partition."),
+    key("mbr", number(255), Some(""), "Number of an MBR partition; 1 to 4 are primary."),
+    key("range", Kind::Table(RANGE), Some(""), "Sectors of 512 bytes."),
+];
+
+/// Keys of `range`.
+pub const RANGE: &[Key] = &[
+    key("first", Kind::Number { min: 0, max: (1 << 55) - 1 }, None, "First sector."),
+    key("count", number((1 << 55) - 1), Some("up to the end of the disk"), "Number of sectors."),
+];
