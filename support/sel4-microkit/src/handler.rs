@@ -142,6 +142,9 @@ mod tests {
     /// What the kernel answers: badge, tag, first message register. The last is followed by the end of the loop.
     type Script = VecDeque<(u64, u64, u64)>;
 
+    /// A system call: number, x0–x2, x8.
+    type Seen = (isize, [u64; 3], u64);
+
     #[derive(Default)]
     struct Recorder {
         slot: DeferredActionSlot,
@@ -187,8 +190,8 @@ mod tests {
         }
     }
 
-    /// Runs the loop against a script; returns the handler's record and every system call as (number, x0..x6, x8).
-    fn run(script: Vec<(u64, u64, u64)>) -> (Vec<String>, Vec<(isize, [u64; 3], u64)>) {
+    /// Runs the loop against a script; returns the handler's record and every system call.
+    fn run(script: Vec<(u64, u64, u64)>) -> (Vec<String>, Vec<Seen>) {
         let mut handler = Recorder { left: script.len(), ..Default::default() };
         let mut script: Script = script.into();
         let calls = Rc::new(RefCell::new(Vec::new()));

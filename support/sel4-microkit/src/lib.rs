@@ -56,5 +56,5 @@ macro_rules! declare_protection_domain {
 #[doc(hidden)]
 pub mod _private {
     pub use crate::entry::{Stack, run_main};
-    pub use crate::symbols::PatchedCell;
+    pub use sel4::_private::PatchedCell;
 }

@@ -1,40 +1,10 @@
 //! Values that Microkit's tool writes into the ELF.
 //!
 //! They stand in a read-only segment of their own (`.microkit`), so nothing at run time changes them and a restarted PD
-//! finds them as they were. The compiler must not believe the value it sees: [`PatchedCell::get`] hides where the
+//! finds them as they were. The compiler must not believe the value it sees: [`sel4::_private::PatchedCell`] hides where the
 //! reference comes from.
 
-use core::cell::UnsafeCell;
 use core::str::{self, Utf8Error};
-
-/// A value that is written between linking and loading.
-#[doc(hidden)]
-#[repr(transparent)]
-pub struct PatchedCell<T>(UnsafeCell<T>);
-
-// SAFETY: after loading nobody writes it, so shared references are all there ever is.
-unsafe impl<T: Sync> Sync for PatchedCell<T> {}
-
-impl<T> PatchedCell<T> {
-    /// With the value for a program that nobody patched.
-    pub const fn new(value: T) -> Self {
-        Self(UnsafeCell::new(value))
-    }
-
-    /// The value as it is in memory.
-    #[inline(always)]
-    pub fn get(&'static self) -> &'static T {
-        let mut pointer: *const T = self.0.get();
-        #[cfg(target_arch = "aarch64")]
-        // SAFETY: no instruction; it makes the compiler forget what it knows about the pointer.
-        unsafe {
-            core::arch::asm!("/* {0} */", inout(reg) pointer, options(nostack, preserves_flags));
-        }
-        pointer = core::hint::black_box(pointer);
-        // SAFETY: it is the address of `self`, which is never written while the program runs.
-        unsafe { &*pointer }
-    }
-}
 
 /// A value that the system description sets: `var!(symbol: Type = default)` is a `&'static Type`.
 ///

@@ -5,15 +5,12 @@ use crate::cap;
 /// Capability of the initial thread to itself, where the kernel puts it.
 pub const TCB: cap::Tcb = cap::Tcb::from_bits(1);
 
-/// Stops this thread for good.
-///
-/// A thread without a capability to itself (a PD) cannot be suspended by itself; it then waits for what never comes.
+/// Stops this thread for good. A thread that has no capability to itself there (a PD) gives up its time for ever instead.
+#[cfg(target_os = "none")]
 pub fn suspend_self<T>() -> T {
     loop {
+        // If it succeeds, it does not return.
         let _ = TCB.tcb_suspend();
-        #[cfg(target_os = "none")]
         crate::r#yield();
-        #[cfg(not(target_os = "none"))]
-        panic!("suspend_self on the host");
     }
 }

@@ -20,6 +20,7 @@ mod invocation_context;
 mod invocations;
 mod ipc_buffer;
 mod message_info;
+mod patched;
 mod printing;
 mod state;
 pub mod sys;
@@ -63,5 +64,6 @@ include!(concat!(env!("OUT_DIR"), "/config_macros.rs"));
 
 #[doc(hidden)]
 pub mod _private {
+    pub use super::patched::PatchedCell;
     pub use super::printing::debug_print_helper;
 }

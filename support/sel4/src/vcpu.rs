@@ -78,7 +78,7 @@ mod tests {
     fn inject_packs_one_word() {
         let kernel = |call: &mut Syscall<'_>| {
             assert_eq!(call.x[1], MessageInfo::new(label::ARMVCPUInjectIRQ.into(), 0, 0, 1).bits());
-            assert_eq!(call.x[2], 0x3_01_1f_03ff);
+            assert_eq!(call.x[2], 0x3_011f_03ff);
             call.x[1] = 0;
         };
         with_kernel(kernel, || assert_eq!(cap::VCpu::from_bits(330).vcpu_inject_irq(1023, 31, 1, 3), Ok(())));
