@@ -4,7 +4,7 @@ use crate::uart::Uart;
 use heapless::Deque;
 
 /// Bytes that may wait. A few items of the greatest size ([`crate::mux`] asks for room before it makes one).
-const CAPACITY: usize = 1024;
+const CAPACITY: usize = 2048;
 
 /// A queue of bytes that knows whether its end is at the start of a line.
 pub struct Stage {

@@ -1,11 +1,8 @@
 //! Parent of the other PDs: faults, lifecycle, power.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
+#[cfg(target_os = "none")]
+mod pd;
+
 #[cfg(not(target_os = "none"))]
 fn main() {}
-
-#[cfg(target_os = "none")]
-#[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! {
-    loop {}
-}

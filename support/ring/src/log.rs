@@ -22,7 +22,7 @@ use core::{num::NonZeroUsize, ptr::NonNull};
 use partita_protocol::layout::{size, vaddr};
 
 /// Longest line in bytes, its newline included.
-pub const LINE: usize = 256;
+pub const LINE: usize = 512;
 
 /// What stands for the rest of a line that was too long.
 const CUT: &str = "...";
@@ -268,10 +268,10 @@ mod tests {
         let link = Link::new(4096);
         let logger = link.logger(|| ());
         let mut rx = link.reader();
-        log_line!(logger, "{}", "ä".repeat(200));
+        log_line!(logger, "{}", "ä".repeat(400));
         let line = text(&mut rx);
         assert!(line.len() <= LINE && line.len() > LINE - 4, "{}", line.len());
-        assert_eq!(line, format!("{}...\n", "ä".repeat(126)));
+        assert_eq!(line, format!("{}...\n", "ä".repeat(254)));
         log_line!(logger, "{}", "x".repeat(LINE - 1 - CUT.len()));
         assert_eq!(text(&mut rx).len(), LINE - CUT.len());
     }
