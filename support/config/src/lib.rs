@@ -14,10 +14,12 @@
 #[cfg(feature = "std")]
 pub mod host;
 mod partition;
+pub mod pd;
 mod schema;
 mod size;
 
 pub use partition::Partition;
+pub use pd::Pd;
 pub use schema::{Boot, Cell, Config, ConsoleKind, Controller, ControllerKind, Device, Disk, Policy};
 pub use serde_json_core::de::Error;
 pub use size::Size;

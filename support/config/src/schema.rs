@@ -163,16 +163,6 @@ impl<'a> Config<'a> {
     pub fn controller(&self, name: &str) -> Option<(usize, &Controller<'a>)> {
         self.controllers.iter().enumerate().find(|(_, controller)| controller.name == name)
     }
-
-    /// The cell whose VMM is the PD of this name (`vmm_<cell>`).
-    pub fn cell_of_pd(&self, pd: &str) -> Option<(usize, &Cell<'a>)> {
-        self.cell(pd.strip_prefix("vmm_")?)
-    }
-
-    /// The controller whose driver is the PD of this name (`blk_<controller>`).
-    pub fn controller_of_pd(&self, pd: &str) -> Option<(usize, &Controller<'a>)> {
-        self.controller(pd.strip_prefix("blk_")?)
-    }
 }
 
 impl<'a> Cell<'a> {

@@ -17,7 +17,7 @@ impl Size {
             b'G' => (text.strip_suffix('G')?, 30),
             _ => return None,
         };
-        if digits.is_empty() || digits.len() > 10 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+        if digits.is_empty() || digits.len() > 12 || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
             return None;
         }
         let number = digits.parse::<u64>().ok()?;

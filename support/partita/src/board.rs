@@ -2,7 +2,7 @@
 
 use partita_config::{Controller, ControllerKind};
 
-use crate::{failure::Result, fail};
+use crate::{fail, failure::Result};
 
 /// An interrupt of a device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

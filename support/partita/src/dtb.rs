@@ -29,7 +29,8 @@ const PL011_CLOCK: u32 = 24_000_000;
 /// The initramfs does not fit into the cell's memory.
 pub fn write(cell: &Cell<'_>, board: &Board, initrd: u64) -> Result<Vec<u8>> {
     let ram = cell.memory.0;
-    let (Some(initrd_start), Some(_)) = (guest::initrd_address(ram, initrd), guest::dtb_address(ram, initrd)) else {
+    let (Some(initrd_start), Some(_)) = (guest::initrd_address(ram, initrd), guest::dtb_address(ram, initrd))
+    else {
         fail!(
             "cell {}: its memory of {} has no room for its initramfs of {initrd} bytes; give it more memory",
             cell.name,
@@ -37,7 +38,8 @@ pub fn write(cell: &Cell<'_>, board: &Board, initrd: u64) -> Result<Vec<u8>> {
         );
     };
     let chosen = Chosen { initrd: (initrd != 0).then_some((initrd_start, initrd_start + initrd)) };
-    build(cell, board, &chosen).map_err(|error| Failure::new(format!("cell {}: its device tree: {error}", cell.name)))
+    build(cell, board, &chosen)
+        .map_err(|error| Failure::new(format!("cell {}: its device tree: {error}", cell.name)))
 }
 
 struct Chosen {

@@ -19,9 +19,9 @@ impl Failure {
     pub fn file(verb: &str, path: &Path, error: &io::Error) -> Self {
         let path = path.display();
         match error.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Self(format!("cannot {verb} {path}: the disk is full; free some space and run the command again"))
-            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self(format!(
+                "cannot {verb} {path}: the disk is full; free some space and run the command again"
+            )),
             io::ErrorKind::NotFound => Self(format!("cannot {verb} {path}: it does not exist")),
             io::ErrorKind::PermissionDenied => Self(format!("cannot {verb} {path}: permission denied")),
             _ => Self(format!("cannot {verb} {path}: {error}")),

@@ -9,6 +9,9 @@ use crate::{build, context::Context, failure::Result};
 pub fn image(context: &Context) -> Result {
     let built = build::build(context)?;
     println!("{}", built.loader.display());
-    println!("{} needs no flashing: QEMU loads this file to {:#x}; `make run` does it.", context.board.name, context.board.load);
+    println!(
+        "{} needs no flashing: QEMU loads this file to {:#x}; `make run` does it.",
+        context.board.name, context.board.load
+    );
     Ok(())
 }

@@ -104,9 +104,15 @@ pub fn cannot_start(program: &str, error: &std::io::Error) -> Failure {
 }
 
 fn is_network(line: &str) -> bool {
-    ["Could not resolve", "Temporary failure resolving", "Couldn't resolve", "failed to download", "Network is unreachable"]
-        .iter()
-        .any(|sign| line.contains(sign))
+    [
+        "Could not resolve",
+        "Temporary failure resolving",
+        "Couldn't resolve",
+        "failed to download",
+        "Network is unreachable",
+    ]
+    .iter()
+    .any(|sign| line.contains(sign))
 }
 
 fn describe(status: ExitStatus) -> String {
@@ -128,7 +134,8 @@ impl Progress {
     pub fn new(what: &str) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let bar = ProgressBar::new_spinner();
-            if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} ({elapsed}) {wide_msg:.dim}") {
+            if let Ok(style) = ProgressStyle::with_template("{spinner} {prefix} ({elapsed}) {wide_msg:.dim}")
+            {
                 bar.set_style(style);
             }
             bar.set_prefix(what.to_owned());

@@ -120,7 +120,9 @@ pub fn run(context: &Context) -> Result {
     let built = build::build(context)?;
     let machine = Machine::new(context, &built, disk(context)?)?;
     println!("Starting. To leave: Ctrl-A, then x.");
-    println!("Ctrl-], then 1 to 9: that guest's console; then 0: the management shell; twice: Ctrl-] itself.");
+    println!(
+        "Ctrl-], then 1 to 9: that guest's console; then 0: the management shell; twice: Ctrl-] itself."
+    );
     let status = machine
         .command()
         .stdin(Stdio::inherit())
@@ -185,7 +187,9 @@ mod tests {
     #[test]
     fn a_disk_that_is_not_raw_is_refused() {
         let path = std::env::temp_dir().join(format!("partita-disk-{}", std::process::id()));
-        for (contents, word) in [(&b"QFI\xfb...."[..], "qcow2"), (b"\x1f\x8b\x08\x00", "gzip"), (b"a", "shorter")] {
+        for (contents, word) in
+            [(&b"QFI\xfb...."[..], "qcow2"), (b"\x1f\x8b\x08\x00", "gzip"), (b"a", "shorter")]
+        {
             fs::write(&path, contents).unwrap();
             let sentence = check_raw(&path).unwrap_err().to_string();
             assert!(sentence.contains(word), "{sentence}");

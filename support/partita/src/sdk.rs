@@ -58,14 +58,20 @@ pub fn find(context: &Context) -> Result<Sdk> {
 /// Checks a directory that the user named.
 fn official(dir: &Path) -> Result<Sdk> {
     if !dir.is_dir() {
-        fail!("MICROKIT_SDK={} is not a directory; it must be an unpacked Microkit SDK {VERSION}", dir.display());
+        fail!(
+            "MICROKIT_SDK={} is not a directory; it must be an unpacked Microkit SDK {VERSION}",
+            dir.display()
+        );
     }
     let Ok(version) = fs::read_to_string(dir.join("VERSION")) else {
         fail!("MICROKIT_SDK={} is not a Microkit SDK: it has no file VERSION", dir.display());
     };
     let version = version.trim().to_owned();
     let release = version.strip_prefix('v').unwrap_or(&version);
-    if release != VERSION && !release.starts_with(&format!("{VERSION}.")) && !release.starts_with(&format!("{VERSION}-")) {
+    if release != VERSION
+        && !release.starts_with(&format!("{VERSION}."))
+        && !release.starts_with(&format!("{VERSION}-"))
+    {
         fail!("MICROKIT_SDK={} is Microkit SDK {version}; Partita needs {VERSION}", dir.display());
     }
     if !dir.join("bin/microkit").is_file() {
@@ -82,8 +88,10 @@ fn embedded(context: &Context) -> Result<Sdk> {
     let mut command = Command::new(tools::cargo());
     command
         .current_dir(&context.root)
-        .args(["run", "-p", "partita-microkit", "--bin", "build-sdk", "--", "--out"])
-        .arg(&dir);
+        .args(["run", "--release", "-p", "partita-microkit", "--bin", "build-sdk", "--", "--out"])
+        .arg(&dir)
+        .args(["--config", &context.config.to_string(), "--target-dir"])
+        .arg(context.build_dir().join("target"));
     process::run("Building the embedded SDK", &mut command)?;
     let version = fs::read_to_string(dir.join("VERSION")).unwrap_or_default().trim().to_owned();
     Ok(Sdk { dir, version, embedded: true })

@@ -47,7 +47,8 @@ impl Session {
     pub fn start(command: &mut Command, log: &Path) -> Result<Self> {
         let program = command.get_program().to_string_lossy().into_owned();
         let log = File::create(log).map_err(|error| Failure::file("write", log, &error))?;
-        let stderr = log.try_clone().map_err(|error| Failure::new(format!("cannot write the log: {error}")))?;
+        let stderr =
+            log.try_clone().map_err(|error| Failure::new(format!("cannot write the log: {error}")))?;
         let mut child = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -93,7 +94,10 @@ impl Session {
     pub fn expect_any(&mut self, texts: &[&str], within: Duration) -> Result<(usize, String)> {
         let end = Instant::now() + within;
         loop {
-            let found = texts.iter().enumerate().filter_map(|(n, text)| Some((self.pending.find(text)?, n, text.len())));
+            let found = texts
+                .iter()
+                .enumerate()
+                .filter_map(|(n, text)| Some((self.pending.find(text)?, n, text.len())));
             if let Some((at, n, length)) = found.min() {
                 let rest = self.pending.split_off(at + length);
                 let mut before = std::mem::replace(&mut self.pending, rest);
@@ -127,7 +131,9 @@ impl Session {
         self.commands += 1;
         let n = self.commands;
         // The echo of the command line does not contain the marks: printf puts them together.
-        self.send(&format!("printf '@@%s%s@@\\n' begin {n}; {command}; printf '@@%s%s:%s@@\\n' end {n} $?\n"))?;
+        self.send(&format!(
+            "printf '@@%s%s@@\\n' begin {n}; {command}; printf '@@%s%s:%s@@\\n' end {n} $?\n"
+        ))?;
         self.expect(&format!("@@begin{n}@@\n"), within)?;
         let output = self.expect(&format!("@@end{n}:"), within)?;
         let status = self.expect("@@", within)?;

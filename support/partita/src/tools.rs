@@ -72,7 +72,8 @@ pub fn find(program: &str) -> Option<PathBuf> {
 /// One is missing and cannot be installed; all missing ones are named.
 pub fn require(context: &Context, tools: &[Tool]) -> Result {
     let missing: Vec<Tool> = tools.iter().copied().filter(|tool| find(tool.program).is_none()).collect();
-    let old_qemu = tools.contains(&QEMU) && !missing.contains(&QEMU) && qemu_major().is_some_and(|v| v < QEMU_MAJOR);
+    let old_qemu =
+        tools.contains(&QEMU) && !missing.contains(&QEMU) && qemu_major().is_some_and(|v| v < QEMU_MAJOR);
     if missing.is_empty() && !old_qemu {
         return Ok(());
     }
@@ -107,7 +108,9 @@ pub fn rust_target() -> Result {
         return Ok(());
     }
     if find("rustup").is_none() {
-        fail!("rustc has no libraries for {TARGET} and there is no rustup to add them; install them and run again");
+        fail!(
+            "rustc has no libraries for {TARGET} and there is no rustup to add them; install them and run again"
+        );
     }
     let mut command = Command::new("rustup");
     process::run(&format!("Adding the Rust target {TARGET}"), command.args(["target", "add", TARGET]))
@@ -127,7 +130,9 @@ fn install(context: &Context, packages: &[&str]) -> Result {
     let sudo = find("sudo");
     let root = process::output(Command::new("id").arg("-u"))?.trim() == "0";
     if !root && sudo.is_none() {
-        fail!("missing packages: {list}; install them as root (there is no sudo here) and run the command again");
+        fail!(
+            "missing packages: {list}; install them as root (there is no sudo here) and run the command again"
+        );
     }
     eprintln!("Installing with apt-get from this system's own sources: {list}");
     let options = if packages.contains(&QEMU.package) { backports(context)? } else { Vec::new() };
@@ -172,7 +177,9 @@ fn backports(context: &Context) -> Result<Vec<String>> {
         return Ok(Vec::new());
     }
     let Some((name, text)) = sources.iter().find_map(|(name, text)| derive(name, text)) else {
-        fail!("found no source of Debian 12 in /etc/apt to take its backports from; install QEMU 8 or newer by hand");
+        fail!(
+            "found no source of Debian 12 in /etc/apt to take its backports from; install QEMU 8 or newer by hand"
+        );
     };
     let dir = context.build_dir().join("apt");
     let parts = dir.join("sources.list.d");
@@ -210,10 +217,13 @@ fn derive(name: &str, text: &str) -> Option<(String, String)> {
         let text = lines.collect::<Vec<_>>().join("\n") + "\n";
         return Some(("partita-backports.sources".into(), text));
     }
-    let is_main = |line: &&str| line.starts_with("deb ") && line.split_whitespace().any(|word| word == "bookworm");
+    let is_main =
+        |line: &&str| line.starts_with("deb ") && line.split_whitespace().any(|word| word == "bookworm");
     let line = text.lines().find(is_main)?;
-    let words: Vec<&str> =
-        line.split_whitespace().map(|word| if word == "bookworm" { "bookworm-backports" } else { word }).collect();
+    let words: Vec<&str> = line
+        .split_whitespace()
+        .map(|word| if word == "bookworm" { "bookworm-backports" } else { word })
+        .collect();
     Some(("partita-backports.list".into(), words.join(" ") + "\n"))
 }
 

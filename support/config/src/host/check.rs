@@ -20,7 +20,11 @@ pub fn check(config: &Config<'_>, problems: &mut Problems<'_>) {
     for (n, cell) in config.cells.iter().enumerate() {
         let path = format!("cells[{n}]");
         if let Some(other) = config.cells.iter().take(n).position(|other| other.name == cell.name) {
-            problems.add(format!("{path}.name"), twice(cell.name, &format!("cells[{other}]")), "choose another name");
+            problems.add(
+                format!("{path}.name"),
+                twice(cell.name, &format!("cells[{other}]")),
+                "choose another name",
+            );
         }
         self::cell(&path, cell, problems);
     }
@@ -37,14 +41,23 @@ fn controllers(config: &Config<'_>, problems: &mut Problems<'_>) {
         for (o, other) in config.controllers.iter().enumerate().take(n) {
             let other_path = format!("controllers[{o}]");
             if other.name == controller.name {
-                problems.add(format!("{path}.name"), twice(controller.name, &other_path), "choose another name");
+                problems.add(
+                    format!("{path}.name"),
+                    twice(controller.name, &other_path),
+                    "choose another name",
+                );
             }
             if other.slot == controller.slot {
                 let wrong = format!("slot {} is used by {other_path} already", controller.slot);
                 problems.add(format!("{path}.slot"), wrong, "choose another slot");
             } else if other.slot / SLOTS_PER_PAGE == controller.slot / SLOTS_PER_PAGE {
-                let wrong = format!("slots {} and {} ({other_path}) share a page", controller.slot, other.slot);
-                problems.add(format!("{path}.slot"), wrong, "give each controller one of 0-7, 8-15, 16-23, 24-31");
+                let wrong =
+                    format!("slots {} and {} ({other_path}) share a page", controller.slot, other.slot);
+                problems.add(
+                    format!("{path}.slot"),
+                    wrong,
+                    "give each controller one of 0-7, 8-15, 16-23, 24-31",
+                );
             }
         }
     }

@@ -46,12 +46,20 @@ pub fn read(text: &str) -> Result<Node, (String, String, String)> {
         let line = before.matches('\n').count() + 1;
         let column = before.chars().rev().take_while(|c| *c != '\n').count() + 1;
         let right = "write the character itself; quotes and control characters cannot be written";
-        return Err((format!("line {line}, column {column}"), "a backslash is not supported".into(), right.into()));
+        return Err((
+            format!("line {line}, column {column}"),
+            "a backslash is not supported".into(),
+            right.into(),
+        ));
     }
     serde_json::from_str(text).map_err(|error| {
         let message = error.to_string();
         let wrong = message.split(" at line ").next().unwrap_or_default();
-        (format!("line {}, column {}", error.line(), error.column()), format!("not JSON: {wrong}"), String::new())
+        (
+            format!("line {}, column {}", error.line(), error.column()),
+            format!("not JSON: {wrong}"),
+            String::new(),
+        )
     })
 }
 

@@ -59,7 +59,9 @@ fn kind(kind: &Kind) -> Value {
 
 fn text(form: Text) -> Value {
     match form {
-        Text::Name => json!({ "type": "string", "pattern": "^[a-z][a-z0-9_-]*$", "maxLength": table::NAME_MAX }),
+        Text::Name => {
+            json!({ "type": "string", "pattern": "^[a-z][a-z0-9_-]*$", "maxLength": table::NAME_MAX })
+        }
         Text::File => json!({ "type": "string", "minLength": 1 }),
         Text::Label => json!({ "type": "string", "minLength": 1, "maxLength": table::LABEL_MAX }),
         Text::Line => json!({ "type": "string", "maxLength": table::LINE_MAX }),

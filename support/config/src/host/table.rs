@@ -91,13 +91,23 @@ pub const CONFIG: &[Key] = &[
         Some("[]"),
         "Disk controllers that Partita drives, each in a protection domain of its own.",
     ),
-    key("cells", Kind::List { min: 1, max: MAX_CELLS, keys: CELL }, None, "The guests, in the order of their consoles."),
+    key(
+        "cells",
+        Kind::List { min: 1, max: MAX_CELLS, keys: CELL },
+        None,
+        "The guests, in the order of their consoles.",
+    ),
 ];
 
 /// Entries of `controllers`.
 pub const CONTROLLER: &[Key] = &[
     key("name", Kind::Text(Text::Name), None, "Unique. The protection domain is called `blk_<name>`."),
-    key("kind", Kind::Word(&["virtio-mmio"]), None, "The driver: `virtio-mmio` is a virtio-blk device of QEMU virt."),
+    key(
+        "kind",
+        Kind::Word(&["virtio-mmio"]),
+        None,
+        "The driver: `virtio-mmio` is a virtio-blk device of QEMU virt.",
+    ),
     key("slot", Kind::Number { min: 0, max: 31 }, Some("0"), "Which of the board's devices of that kind."),
 ];
 
@@ -105,10 +115,20 @@ const POLICIES: Kind = Kind::Word(&["stop", "restart"]);
 
 /// Entries of `cells`.
 pub const CELL: &[Key] = &[
-    key("name", Kind::Text(Text::Name), None, "Unique. The protection domain of its VMM is called `vmm_<name>`."),
+    key(
+        "name",
+        Kind::Text(Text::Name),
+        None,
+        "Unique. The protection domain of its VMM is called `vmm_<name>`.",
+    ),
     key("memory", Kind::Size, None, "RAM, a multiple of 2M, at least 16M."),
     key("vcpus", number(MAX_VCPUS as u64), Some("1"), "Virtual CPUs."),
-    key("priority", number(99), Some("50"), "Priority of the virtual CPUs among the guests; higher runs first."),
+    key(
+        "priority",
+        number(99),
+        Some("50"),
+        "Priority of the virtual CPUs among the guests; higher runs first.",
+    ),
     key(
         "budget_us",
         Kind::Number { min: 100, max: 10_000_000 },

@@ -1,1 +1,335 @@
-//! x
+use proptest::prelude::*;
+
+use super::{parse, table};
+use crate::{Config, Partition, Size};
+
+const GOOD: &str = r#"{
+  "controllers": [{ "name": "disk0", "kind": "virtio-mmio", "slot": 0 }],
+  "cells": [{
+    "name": "a", "memory": "512M", "kernel": "Image",
+    "disks": [{ "controller": "disk0", "partition": "root" }]
+  }]
+}"#;
+
+fn sentences(text: &str) -> String {
+    match parse("partita.json", text) {
+        Ok(_) => "accepted".into(),
+        Err(problems) => problems.iter().map(|problem| format!("{problem}\n")).collect(),
+    }
+}
+
+/// One slip each, and the whole message that follows.
+#[test]
+fn each_mistake_has_its_message() {
+    let replaced = |from: &str, to: &str| {
+        assert!(GOOD.contains(from), "{from}");
+        GOOD.replacen(from, to, 1)
+    };
+    let cases: &[(String, &str)] = &[
+        (
+            replaced(r#""memory""#, r#""memroy""#),
+            "partita.json: cells[0].memroy: unknown key; did you mean \"memory\"?",
+        ),
+        (
+            replaced(r#""memory": "512M", "#, ""),
+            "partita.json: cells[0].memory: is missing; it must be a size such as \"512M\" (K, M or G)",
+        ),
+        (
+            replaced("512M", "512"),
+            "partita.json: cells[0].memory: is \"512\"; it must be a size such as \"512M\" (K, M or G)",
+        ),
+        (
+            replaced("512M", "1M"),
+            "partita.json: cells[0].memory: is 1M; it must be a multiple of 2M from 16M to 16G",
+        ),
+        (
+            replaced("512M", "17M"),
+            "partita.json: cells[0].memory: is 17M; it must be a multiple of 2M from 16M to 16G",
+        ),
+        (
+            replaced(r#""kernel": "Image""#, r#""kernel": "Image", "vcpus": 5"#),
+            "partita.json: cells[0].vcpus: is 5; it must be a whole number from 1 to 4",
+        ),
+        (
+            replaced(r#""kernel": "Image""#, r#""kernel": "Image", "vcpus": 1.5"#),
+            "partita.json: cells[0].vcpus: is 1.5; it must be a whole number from 1 to 4",
+        ),
+        (
+            replaced(r#""kernel": "Image""#, r#""kernel": "Image", "on_crash": "reboot""#),
+            "partita.json: cells[0].on_crash: is \"reboot\"; there is: stop, restart",
+        ),
+        (
+            replaced(r#""kernel": "Image""#, r#""kernel": "Image", "autostart": "yes""#),
+            "partita.json: cells[0].autostart: is \"yes\"; it must be true or false",
+        ),
+        (
+            replaced(r#""kernel": "Image""#, r#""kernel": "Image", "budget_us": 5000, "period_us": 1000"#),
+            "partita.json: cells[0].budget_us: 5000 is more than period_us, 1000; the budget is a part of the period",
+        ),
+        (
+            replaced(r#""kernel": "Image""#, r#""kernel": "Image", "kernel": "Other""#),
+            "partita.json: cells[0].kernel: the key is there twice; leave one of them",
+        ),
+        (
+            replaced(r#""controller": "disk0""#, r#""controller": "disk1""#),
+            "partita.json: cells[0].disks[0].controller: there is no controller \"disk1\"; did you mean \"disk0\"?",
+        ),
+        (
+            replaced(r#""partition": "root""#, r#""partition": 2"#),
+            "partita.json: cells[0].disks[0].partition: is 2; it must be a GPT partition label of 1 to 36 characters, \
+             or an object with one of the keys gpt, mbr, range",
+        ),
+        (
+            replaced(r#""root""#, r#"{ "gpt": 1, "mbr": 1 }"#),
+            "partita.json: cells[0].disks[0].partition: has 2 keys; it must have one of gpt, mbr, range",
+        ),
+        (
+            replaced(r#""root""#, r#"{ "range": { "first": 0, "size": 4 } }"#),
+            "partita.json: cells[0].disks[0].partition.range.size: unknown key; there is: first, count",
+        ),
+        (
+            replaced(r#""name": "a""#, r#""name": "A b""#),
+            "partita.json: cells[0].name: is \"A b\"; it must be a name of lower-case letters, digits, - and _ \
+             that begins with a letter, at most 32 characters",
+        ),
+        (
+            replaced(r#""slot": 0"#, r#""slot": 32"#),
+            "partita.json: controllers[0].slot: is 32; it must be a whole number from 0 to 31",
+        ),
+        (
+            replaced(r#""Image""#, r#""C:\\Image""#),
+            "partita.json: line 4, column 48: a backslash is not supported; write the character itself; \
+             quotes and control characters cannot be written",
+        ),
+        ("[]".into(), "partita.json: the file holds a list; it must hold an object"),
+        ("{".into(), "partita.json: line 1, column 1: not JSON: EOF while parsing an object"),
+        (
+            r#"{"cells": []}"#.into(),
+            "partita.json: cells: has 0 entries; it must be a list of 1 to 9 objects",
+        ),
+        (r#"{"cells": [5]}"#.into(), "partita.json: cells[0]: is 5; it must be an object"),
+    ];
+    for (text, message) in cases {
+        assert_eq!(sentences(text), format!("{message}\n"), "for {text}");
+    }
+    assert_eq!(sentences(GOOD), "accepted");
+}
+
+fn with_disks(disks: &str) -> String {
+    format!(
+        r#"{{ "controllers": [{{ "name": "d", "kind": "virtio-mmio" }}, {{ "name": "e", "kind": "virtio-mmio", "slot": 8 }}],
+              "cells": [{{ "name": "a", "memory": "16M", "kernel": "k", "disks": [{disks}] }}] }}"#
+    )
+}
+
+#[test]
+fn partitions_with_two_users_are_refused() {
+    let disk = |controller: &str, partition: &str, read_only: bool| {
+        format!(r#"{{ "controller": "{controller}", "partition": {partition}, "read_only": {read_only} }}"#)
+    };
+    let pair = |a: String, b: String| sentences(&with_disks(&format!("{a}, {b}")));
+    let range =
+        |first: u64, count: u64| format!(r#"{{ "range": {{ "first": {first}, "count": {count} }} }}"#);
+    let refused = "partita.json: cells[0].disks[1].partition: overlaps cells[0].disks[0].partition; \
+                   a part of a disk has one user, unless all of them are read_only\n";
+    assert_eq!(pair(disk("d", r#""x""#, false), disk("d", r#""x""#, false)), refused);
+    assert_eq!(pair(disk("d", r#""x""#, true), disk("d", r#""x""#, false)), refused);
+    assert_eq!(pair(disk("d", r#""x""#, true), disk("d", r#""x""#, true)), "accepted");
+    assert_eq!(pair(disk("d", r#""x""#, false), disk("e", r#""x""#, false)), "accepted");
+    assert_eq!(pair(disk("d", r#""x""#, false), disk("d", r#""y""#, false)), "accepted");
+    assert_eq!(pair(disk("d", &range(0, 8), false), disk("d", &range(7, 8), false)), refused);
+    assert_eq!(pair(disk("d", &range(8, 8), false), disk("d", &range(0, 8), false)), "accepted");
+    let open = r#"{ "range": { "first": 4 } }"#;
+    assert_eq!(pair(disk("d", open, false), disk("d", &range(100, 8), false)), refused);
+    assert_eq!(pair(disk("d", open, false), disk("d", &range(0, 4), false)), "accepted");
+}
+
+#[test]
+fn names_and_transports_are_unique() {
+    let controllers = |second: &str| {
+        sentences(&format!(
+            r#"{{ "controllers": [{{ "name": "d", "kind": "virtio-mmio", "slot": 1 }}, {second}],
+                  "cells": [{{ "name": "a", "memory": "16M", "kernel": "k" }}] }}"#
+        ))
+    };
+    assert!(
+        controllers(r#"{ "name": "d", "kind": "virtio-mmio", "slot": 9 }"#).contains("\"d\" is the name of")
+    );
+    assert!(
+        controllers(r#"{ "name": "e", "kind": "virtio-mmio", "slot": 1 }"#).contains("slot 1 is used by")
+    );
+    assert!(controllers(r#"{ "name": "e", "kind": "virtio-mmio", "slot": 7 }"#).contains("share a page"));
+    assert_eq!(controllers(r#"{ "name": "e", "kind": "virtio-mmio", "slot": 8 }"#), "accepted");
+    let cell = r#"{ "name": "a", "memory": "16M", "kernel": "k" }"#;
+    let twice = sentences(&format!(r#"{{ "cells": [{cell}, {cell}] }}"#));
+    assert!(twice.contains("cells[1].name: \"a\" is the name of cells[0] already"), "{twice}");
+}
+
+/// Several mistakes are reported together.
+#[test]
+fn all_mistakes_are_reported_at_once() {
+    let text = r#"{ "cels": [], "cells": [{ "name": 3, "memory": "x", "kernel": "" }] }"#;
+    assert_eq!(sentences(text).lines().count(), 4);
+}
+
+#[test]
+fn the_default_system_is_accepted_and_its_schema_is_current() {
+    let root = std::path::Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+    let text = std::fs::read_to_string(root.join("partita.json")).unwrap();
+    assert_eq!(sentences(&text), "accepted");
+    let schema = std::fs::read_to_string(root.join("docs/partita.schema.json")).unwrap();
+    assert!(schema == super::json_schema(), "docs/partita.schema.json is stale: run `make generate`");
+}
+
+fn label() -> impl Strategy<Value = String> {
+    "[ !#-\\[\\]-~äß]{1,36}".prop_filter("a key of the object form", |label| {
+        !table::PARTITION.iter().any(|key| key.name == label)
+    })
+}
+
+fn partition_json() -> impl Strategy<Value = String> {
+    prop_oneof![
+        label().prop_map(|label| format!("\"{label}\"")),
+        (1..=128u32).prop_map(|n| format!(r#"{{"gpt": {n}}}"#)),
+        (1..=255u32).prop_map(|n| format!(r#"{{"mbr":{n}}}"#)),
+        (0..1u64 << 55, proptest::option::of(1..1u64 << 55)).prop_map(|(first, count)| match count {
+            Some(count) => format!(r#"{{"range": {{"first": {first}, "count": {count}}}}}"#),
+            None => format!(r#"{{"range":{{"first":{first}}}}}"#),
+        }),
+    ]
+}
+
+fn cell_json(name: usize) -> impl Strategy<Value = String> {
+    let optional = proptest::collection::vec(any::<bool>(), 9);
+    let disks =
+        proptest::collection::vec((partition_json(), proptest::option::of("[ -!#-\\[\\]-~]{1,20}")), 0..=4);
+    (optional, 8..100u64, 1..=4u8, 1..=99u8, "[ -!#-\\[\\]-~]{0,100}", disks, any::<bool>()).prop_map(
+        move |(has, memory, vcpus, priority, line, disks, flag)| {
+            let mut keys = vec![
+                format!(r#""name": "cell{name}""#),
+                format!(r#""memory": "{}M""#, memory * 2),
+                r#""kernel": "build/Image""#.into(),
+            ];
+            let word = |a: &str, b: &str| if flag { a.to_owned() } else { b.to_owned() };
+            let more = [
+                format!(r#""vcpus": {vcpus}"#),
+                format!(r#""priority":{priority}"#),
+                r#""budget_us": 1000, "period_us":   2000"#.into(),
+                format!(r#""boot": "{}""#, word("linux", "binary")),
+                r#""initrd": "i""#.into(),
+                format!(r#""cmdline": "{line}""#),
+                format!(r#""console":"{}""#, word("virtio", "pl011")),
+                format!(r#""autostart": {flag}"#),
+                format!(
+                    r#""on_crash": "{}", "on_reset": "{}""#,
+                    word("stop", "restart"),
+                    word("restart", "stop")
+                ),
+            ];
+            keys.extend(more.into_iter().zip(has).filter(|(_, has)| *has).map(|(key, _)| key));
+            let disks: Vec<String> = disks
+                .iter()
+                .map(|(partition, serial)| {
+                    let serial =
+                        serial.as_ref().map_or(String::new(), |serial| format!(r#", "serial": "{serial}""#));
+                    format!(r#"{{ "controller": "d", "partition": {partition}, "read_only": true{serial} }}"#)
+                })
+                .collect();
+            keys.push(format!(r#""disks": [{}]"#, disks.join(",")));
+            format!("{{{}}}", keys.join(",\n"))
+        },
+    )
+}
+
+fn file() -> impl Strategy<Value = String> {
+    (1..=9usize).prop_flat_map(|count| (0..count).map(cell_json).collect::<Vec<_>>()).prop_map(|cells| {
+        format!(
+            r#"{{ "controllers": [{{ "name": "d", "kind": "virtio-mmio" }}], "cells": [{}] }}"#,
+            cells.join(", ")
+        )
+    })
+}
+
+proptest! {
+    /// What the table allows, the target's parser reads; and what it reads, written again, is the same.
+    #[test]
+    fn files_survive_a_round_trip(text in file()) {
+        let config = match parse("x", &text) {
+            Ok(config) => config,
+            Err(problems) => panic!("{text}: {problems:?}"),
+        };
+        let again = serde_json::to_string(&config).unwrap();
+        prop_assert_eq!(&crate::parse(again.as_bytes()).unwrap(), &config);
+        prop_assert_eq!(&parse("x", &again).unwrap(), &config);
+    }
+
+    /// Anything the host accepts, the target accepts; nothing makes either panic.
+    #[test]
+    fn a_damaged_file_never_panics(
+        text in file(),
+        damage in proptest::collection::vec((any::<proptest::sample::Index>(), any::<u8>(), 0..3u8), 1..6),
+    ) {
+        let mut bytes = text.into_bytes();
+        for (at, byte, how) in damage {
+            let at = at.index(bytes.len());
+            match how {
+                0 => bytes[at] = byte,
+                1 => { bytes.remove(at); }
+                _ => bytes.insert(at, byte),
+            }
+        }
+        let _ = crate::parse(&bytes);
+        if let Ok(text) = std::str::from_utf8(&bytes)
+            && let Err(problems) = parse("x", text)
+        {
+            prop_assert!(!problems.is_empty());
+            prop_assert!(!problems.iter().any(|problem| problem.wrong.contains("parser of the target")), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn noise_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+        let _ = crate::parse(&bytes);
+        let _ = parse("x", &String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
+    fn sizes_survive_a_round_trip(kib in 0..1u64 << 38) {
+        let size = Size(kib << 10);
+        prop_assert_eq!(Size::parse(&size.to_string()), Some(size));
+    }
+}
+
+#[test]
+fn sizes_have_one_form() {
+    assert_eq!(Size::parse("2G"), Some(Size(2 << 30)));
+    for wrong in
+        ["", "M", "1", "1m", "-1M", "+1M", "1 M", "1.5G", "0x10M", "99999999999K", "9999999999G", "1MM", "ä"]
+    {
+        assert_eq!(Size::parse(wrong), None, "{wrong}");
+    }
+}
+
+#[test]
+fn defaults_are_what_the_table_says() {
+    let config = crate::parse(br#"{"cells":[{"name":"a","memory":"16M","kernel":"k"}]}"#).unwrap();
+    let written = serde_json::to_value(&config.cells[0]).unwrap();
+    for key in table::CELL {
+        if let Some(default) = key.default.filter(|text| !text.is_empty()) {
+            let expected: serde_json::Value = serde_json::from_str(default).unwrap();
+            assert_eq!(written[key.name], expected, "{}", key.name);
+        }
+    }
+}
+
+#[test]
+fn the_object_form_of_a_partition_is_not_a_label() {
+    let parse = |partition: &str| {
+        crate::parse(with_disks(&format!(r#"{{"controller":"d","partition":{partition}}}"#)).as_bytes())
+            .map(|config: Config<'_>| format!("{:?}", config.cells[0].disks[0].partition))
+    };
+    assert_eq!(parse(r#""a""#).unwrap(), format!("{:?}", Partition::Label("a")));
+    assert!(parse(r#""gpt""#).is_err());
+    assert!(parse(r#"{"gpt":1,"mbr":2}"#).is_err());
+    assert!(parse("7").is_err());
+}

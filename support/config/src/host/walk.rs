@@ -23,6 +23,8 @@ fn join(path: &str, key: &str) -> String {
 }
 
 fn object(path: &str, entries: &[(String, Node)], keys: &[Key], problems: &mut Problems<'_>) {
+    // A key that is missing because its name has a slip is reported once.
+    let mut meant = Vec::new();
     for (place, (name, value)) in entries.iter().enumerate() {
         let path = join(path, name);
         if entries.iter().take(place).any(|(other, _)| other == name) {
@@ -30,11 +32,13 @@ fn object(path: &str, entries: &[(String, Node)], keys: &[Key], problems: &mut P
         } else if let Some(key) = keys.iter().find(|key| key.name == name) {
             self::value(&path, value, &key.kind, problems);
         } else {
-            problems.add(path, "unknown key", suggest::sentence(name, keys.iter().map(|key| key.name)));
+            let names = keys.iter().map(|key| key.name);
+            meant.extend(suggest::nearest(name, names.clone()));
+            problems.add(path, "unknown key", suggest::sentence(name, names));
         }
     }
     for key in keys.iter().filter(|key| key.default.is_none()) {
-        if !entries.iter().any(|(name, _)| name == key.name) {
+        if !entries.iter().any(|(name, _)| name == key.name) && !meant.contains(&key.name) {
             problems.add(join(path, key.name), "is missing", expected(&key.kind));
         }
     }
@@ -98,7 +102,9 @@ fn text_fits(text: &str, form: Text) -> bool {
     match form {
         Text::Name => {
             let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
-            text.starts_with(|c: char| c.is_ascii_lowercase()) && text.chars().all(allowed) && count <= table::NAME_MAX
+            text.starts_with(|c: char| c.is_ascii_lowercase())
+                && text.chars().all(allowed)
+                && count <= table::NAME_MAX
         }
         Text::File => count != 0 && printable,
         Text::Label => {

@@ -1,3 +1,5 @@
 //! placeholder
 /// x
-pub fn run(_: &crate::context::Context) -> crate::failure::Result { crate::fail!("not yet") }
+pub fn run(_: &crate::context::Context) -> crate::failure::Result {
+    crate::fail!("not yet")
+}

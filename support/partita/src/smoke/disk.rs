@@ -66,12 +66,16 @@ pub fn check_file(disk: &Path, window: &Window, file: &str, to: &Path, hash: &st
     let program = tools::find("debugfs").unwrap_or_else(|| "debugfs".into());
     let mut command = Command::new(program);
     // debugfs succeeds whatever happens; the hash tells. Its words may not contain quotes.
-    process::output(command.arg("-R").arg(format!("dump {file} \"{}\"", to.display())).arg(window.within(disk)))?;
+    process::output(
+        command.arg("-R").arg(format!("dump {file} \"{}\"", to.display())).arg(window.within(disk)),
+    )?;
     let sum = process::output(Command::new("sha256sum").arg(to))?;
     fs::remove_file(to).map_err(|error| Failure::file("remove", to, &error))?;
     match sum.split_whitespace().next() {
         Some(sum) if sum == hash => Ok(()),
-        other => fail!("{file} has the hash {hash} in the guest and {} in the image", other.unwrap_or("none")),
+        other => {
+            fail!("{file} has the hash {hash} in the guest and {} in the image", other.unwrap_or("none"))
+        }
     }
 }
 
@@ -79,11 +83,15 @@ pub fn check_file(disk: &Path, window: &Window, file: &str, to: &Path, hash: &st
 pub fn check_outside(original: &Path, copy: &Path, window: &Window) -> Result {
     let open = |path: &Path| File::open(path).map_err(|error| Failure::file("open", path, &error));
     let (mut a, mut b) = (open(original)?, open(copy)?);
-    let different = first_difference(&mut a, &mut b, window)
-        .map_err(|error| Failure::new(format!("cannot compare {} with its copy: {error}", original.display())))?;
+    let different = first_difference(&mut a, &mut b, window).map_err(|error| {
+        Failure::new(format!("cannot compare {} with its copy: {error}", original.display()))
+    })?;
     match different {
         None => Ok(()),
-        Some(at) => fail!("byte {at:#x} of the disk (sector {}), outside the guest's window, has changed", at / SECTOR),
+        Some(at) => fail!(
+            "byte {at:#x} of the disk (sector {}), outside the guest's window, has changed",
+            at / SECTOR
+        ),
     }
 }
 

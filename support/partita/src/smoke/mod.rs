@@ -11,7 +11,9 @@ use std::{path::Path, process::Command, time::Duration};
 
 use partita_config::{Cell, Config, Partition};
 
-use crate::{build, context::Context, fail, failure::Result, process, process::Progress, qemu, session::Session, tools};
+use crate::{
+    build, context::Context, fail, failure::Result, process, process::Progress, qemu, session::Session, tools,
+};
 
 /// Name of the file that the guest writes.
 const FILE: &str = "/root/smoke.bin";
@@ -56,7 +58,9 @@ pub fn run(context: &Context) -> Result {
         .and_then(|()| disk::check_outside(&original, &copy, &window));
     progress.end(checked.is_ok());
     checked?;
-    println!("  host: e2fsck finds {label} clean, {FILE} has the same hash, nothing outside {label} has changed");
+    println!(
+        "  host: e2fsck finds {label} clean, {FILE} has the same hash, nothing outside {label} has changed"
+    );
     println!("smoke: ok");
     Ok(())
 }
@@ -97,7 +101,8 @@ fn in_guest(
     println!("  guest: shell on ext4, /dev/vda, {} sectors", window.sectors);
 
     progress.detail("writing");
-    session.shell_ok(&format!("dd if=/dev/urandom of={FILE} bs=1M count={MIB} conv=fsync status=none"), LONG)?;
+    session
+        .shell_ok(&format!("dd if=/dev/urandom of={FILE} bs=1M count={MIB} conv=fsync status=none"), LONG)?;
     let hash = session.shell_ok(&format!("sha256sum {FILE}"), LONG).and_then(|text| sha256(&text))?;
     session.shell_ok("sync", LONG)?;
     session.shell_ok("echo 3 > /proc/sys/vm/drop_caches", SHORT)?;
@@ -119,7 +124,8 @@ fn in_guest(
 
     progress.detail("powering off");
     session.send("poweroff\n")?;
-    let (which, why) = session.expect_any(&["[supervisor] power off: ok", "[supervisor] power off: FAILED"], LONG)?;
+    let (which, why) =
+        session.expect_any(&["[supervisor] power off: ok", "[supervisor] power off: FAILED"], LONG)?;
     if which != 0 {
         fail!("the system did not power off: {}", why.lines().last().unwrap_or_default());
     }
@@ -142,7 +148,10 @@ fn beyond(session: &mut Session, window: &disk::Window) -> Result {
             fail!("a {what} beyond the guest's window succeeded");
         }
         if !outcome.output.contains("Input/output error") {
-            fail!("a {what} beyond the guest's window ended otherwise than by an I/O error: {}", outcome.output.trim());
+            fail!(
+                "a {what} beyond the guest's window ended otherwise than by an I/O error: {}",
+                outcome.output.trim()
+            );
         }
     }
     session.shell_ok("delpart /dev/vda 1", SHORT).map(drop)

@@ -24,7 +24,8 @@ pub fn compose(config: &Config<'_>, board: &Board) -> System {
     let console = composer.console(board);
     let blks: Vec<Pd> =
         config.controllers.iter().enumerate().map(|(n, c)| composer.blk(board, n, c)).collect();
-    let vmms: Vec<Pd> = config.cells.iter().enumerate().map(|(n, cell)| composer.vmm(board, n, cell)).collect();
+    let vmms: Vec<Pd> =
+        config.cells.iter().enumerate().map(|(n, cell)| composer.vmm(board, n, cell)).collect();
     supervisor.children = [timer, console].into_iter().chain(blks).chain(vmms).collect();
     composer.system.pds.push(supervisor);
 
@@ -41,16 +42,6 @@ pub fn compose(config: &Config<'_>, board: &Board) -> System {
         }
     }
     composer.system
-}
-
-/// Name of a cell's VMM.
-pub fn vmm_name(cell: &str) -> String {
-    format!("vmm_{cell}")
-}
-
-/// Name of a controller's driver.
-pub fn blk_name(controller: &str) -> String {
-    format!("blk_{controller}")
 }
 
 /// Name of a cell's RAM region.
@@ -153,7 +144,8 @@ impl Composer {
         if let Some(region) = known {
             return region.name.clone();
         }
-        let number = self.system.regions.iter().filter(|region| region.name.starts_with("guest_file_")).count();
+        let number =
+            self.system.regions.iter().filter(|region| region.name.starts_with("guest_file_")).count();
         let name = format!("guest_file_{number}");
         self.region(Region { name, large: true, prefill: Some(path.into()), ..Region::default() })
     }
@@ -242,10 +234,8 @@ impl Composer {
             maps.push(sized(&initrd, vaddr::GUEST_INITRD, "guest_initrd_size"));
         }
         maps.push(sized(&format!("guest_dtb_{}", cell.name), vaddr::GUEST_DTB, "guest_dtb_size"));
-        let mut guest_maps = vec![
-            map_at(&ram, guest::RAM, "rwx"),
-            Map { cached: false, ..map_at(&gicv, guest::GICC, "rw") },
-        ];
+        let mut guest_maps =
+            vec![map_at(&ram, guest::RAM, "rwx"), Map { cached: false, ..map_at(&gicv, guest::GICC, "rw") }];
         let devices = cell.devices().count();
         if devices != 0 {
             let registers = self.memory(format!("virtio_registers_{}", cell.name), devices * size::PAGE);
