@@ -1,0 +1,372 @@
+//! What each exit of the guest means.
+
+use partita_guest::exception;
+use partita_guest::fault::{self, Access, SystemRegister, Trap};
+use partita_guest::psci::{self, Action as Psci};
+use partita_guest::registers;
+use partita_guest::vtimer;
+use partita_protocol::stats::Counter;
+use partita_protocol::supervisor::StopReason;
+use partita_virtio::mmio::Action;
+use partita_virtio::mmio::registers::reg;
+
+use crate::bus::{self, Target};
+use crate::machine::{Field, Machine, Page};
+use crate::vmm::{Slot, Vcpu, Vmm, interrupt_of};
+
+/// Labels of fault messages (seL4 manual, "Faults"; abi.md section 5).
+mod label {
+    pub const UNKNOWN_SYSCALL: u64 = 2;
+    pub const VM_FAULT: u64 = 6;
+    pub const VGIC_MAINTENANCE: u64 = 7;
+    pub const VCPU_FAULT: u64 = 8;
+    pub const VPPI_EVENT: u64 = 9;
+}
+
+/// A64 instructions that can trap are 4 bytes long.
+const INSTRUCTION: u64 = 4;
+
+impl<M: Machine, P: Page> Vmm<'_, M, P> {
+    /// Handles a fault. Afterwards the vCPU is resumed, or its state says why not.
+    pub(crate) fn exit(&mut self, vcpu: usize, label: u64, words: [u64; 4]) {
+        match label {
+            label::VM_FAULT => {
+                let [pc, ipa, _, esr] = words;
+                match fault::data_abort(esr as u32, ipa) {
+                    Ok(access) => self.memory_access(vcpu, pc, esr, access),
+                    Err(reason) => {
+                        self.stats.count(Counter::Other);
+                        self.crash(format_args!(
+                            "{} at ipa {ipa:#x}, pc {pc:#x}, esr {esr:#x}",
+                            reason.describe()
+                        ));
+                    }
+                }
+            }
+            label::VGIC_MAINTENANCE => {
+                self.stats.count(Counter::EndOfInterrupt);
+                // -1: maintenance for another reason than an end of interrupt.
+                if let Ok(index) = usize::try_from(words[0] as i64)
+                    && let Some(intid) = self.gic.ended(vcpu, index)
+                {
+                    if u32::from(intid) == vtimer::INTID {
+                        self.timer_done(vcpu);
+                    }
+                    self.deliver();
+                }
+            }
+            label::VPPI_EVENT => {
+                self.stats.count(Counter::Timer);
+                if let Some(owed) = self.timer_owed.get_mut(vcpu) {
+                    *owed = true;
+                }
+                self.gic.set_line(vcpu, vtimer::INTID as u16, true);
+                self.deliver();
+            }
+            label::VCPU_FAULT => self.trap(vcpu, words[0] as u32),
+            label::UNKNOWN_SYSCALL => {
+                // An HVC that seL4 did not take for one of its own calls. We offer none.
+                self.stats.count(Counter::Hypercall);
+                self.return_value(vcpu, psci::RETURN_NOT_SUPPORTED);
+            }
+            other => {
+                self.stats.count(Counter::Other);
+                self.crash(format_args!("fault {other}: {words:#x?}"));
+            }
+        }
+    }
+
+    /// The guest has ended the timer interrupt, or it turned out to be stale.
+    fn timer_done(&mut self, vcpu: usize) {
+        self.gic.set_line(vcpu, vtimer::INTID as u16, false);
+        if let Some(owed) = self.timer_owed.get_mut(vcpu)
+            && core::mem::take(owed)
+        {
+            self.machine.ack_timer(vcpu);
+        }
+    }
+
+    fn trap(&mut self, vcpu: usize, esr: u32) {
+        match fault::trap(esr) {
+            Trap::Wfi => {
+                self.stats.count(Counter::Wfi);
+                self.sleep(vcpu, esr);
+            }
+            Trap::Wfe => {
+                self.stats.count(Counter::Wfe);
+                self.skip(vcpu, esr);
+            }
+            Trap::Smc => {
+                self.stats.count(Counter::Smc);
+                self.secure_call(vcpu);
+            }
+            Trap::System(register) => {
+                self.stats.count(Counter::SystemRegister);
+                self.undefined(vcpu, esr, register);
+            }
+            Trap::Other(class) => {
+                self.stats.count(Counter::Other);
+                let mut pc = [0];
+                self.machine.registers(vcpu, &mut pc);
+                self.crash(format_args!("trap of class {class:#x} at pc {:#x}, esr {esr:#x}", pc[0]));
+            }
+        }
+    }
+
+    /// Goes on behind the instruction. For traps, whose message has no program counter.
+    fn skip(&mut self, vcpu: usize, esr: u32) {
+        let mut pc = [0];
+        self.read_registers(vcpu, &mut pc);
+        self.resume_with(vcpu, &[pc[0].wrapping_add(fault::instruction_length(esr))]);
+    }
+
+    /// WFI. A vCPU that may sleep stays at the instruction: when it is woken for something, executing it again falls
+    /// through without a trap (WFI traps only if it would wait). If there is a reason not to sleep, it is skipped.
+    fn sleep(&mut self, vcpu: usize, esr: u32) {
+        if self.may_sleep(vcpu) {
+            self.stats.count(Counter::Sleeps);
+            self.set_vcpu(vcpu, Vcpu::Asleep);
+        } else {
+            self.skip(vcpu, esr);
+        }
+    }
+
+    fn secure_call(&mut self, vcpu: usize) {
+        let mut words = [0; registers::X0 + 4];
+        self.read_registers(vcpu, &mut words);
+        let [_, _, _, x @ ..] = words;
+        let ram = self.ram;
+        match self.cpus.call(vcpu, x, |entry| ram.offset(entry, INSTRUCTION).is_some()) {
+            Psci::Return(value) => self.return_value_with(vcpu, &mut words, value),
+            Psci::Start { vcpu: target, entry, context } => {
+                self.switch_on(target, entry, context);
+                self.return_value_with(vcpu, &mut words, psci::RETURN_SUCCESS);
+            }
+            Psci::Off => {
+                self.machine.suspend(vcpu);
+                self.set_vcpu(vcpu, Vcpu::Off);
+            }
+            Psci::Suspend => {
+                // As a WFI that is skipped beforehand: it may end at any time.
+                if let Some(x0) = words.get_mut(registers::X0) {
+                    *x0 = psci::RETURN_SUCCESS;
+                }
+                if let Some(pc) = words.get_mut(registers::PC) {
+                    *pc = pc.wrapping_add(INSTRUCTION);
+                }
+                let prefix = words.get(..=registers::X0).unwrap_or(&words);
+                if self.may_sleep(vcpu) {
+                    self.stats.count(Counter::Sleeps);
+                    self.machine.set_registers(vcpu, prefix, false);
+                    self.set_vcpu(vcpu, Vcpu::Asleep);
+                } else {
+                    self.resume_with(vcpu, prefix);
+                }
+            }
+            Psci::SystemOff => self.stop(StopReason::PowerOff),
+            Psci::SystemReset => self.stop(StopReason::Reset),
+        }
+    }
+
+    /// Goes on behind the call with `value` in x0.
+    fn return_value(&mut self, vcpu: usize, value: u64) {
+        let mut words = [0; registers::X0 + 1];
+        self.read_registers(vcpu, &mut words);
+        self.return_value_with(vcpu, &mut words, value);
+    }
+
+    fn return_value_with(&mut self, vcpu: usize, words: &mut [u64], value: u64) {
+        if let Some(prefix) = words.first_chunk_mut::<{ registers::X0 + 1 }>() {
+            prefix[registers::PC] = prefix[registers::PC].wrapping_add(INSTRUCTION);
+            prefix[registers::X0] = value;
+            self.resume_with(vcpu, prefix);
+        }
+    }
+
+    /// A system register that this machine does not have: the guest gets what a core without it would give.
+    fn undefined(&mut self, vcpu: usize, esr: u32, register: SystemRegister) {
+        let mut words = [0; registers::SPSR + 1];
+        self.read_registers(vcpu, &mut words);
+        let [pc, sp, pstate] = words;
+        let vbar = self.machine.field(vcpu, Field::Vbar);
+        let entry = exception::undefined(pc, pstate, vbar, esr);
+        for (field, value) in [(Field::Elr, entry.elr), (Field::Spsr, entry.spsr), (Field::Esr, entry.esr)] {
+            self.machine.set_field(vcpu, field, value);
+        }
+        let (op0, op1, n, m, op2) = register.name;
+        let verb = if register.read { "read" } else { "write" };
+        self.complain(format_args!(
+            "guest {verb}s s{op0}_{op1}_c{n}_c{m}_{op2} at pc {pc:#x}: undefined instruction"
+        ));
+        self.resume_with(vcpu, &[entry.pc, sp, entry.pstate]);
+    }
+
+    fn memory_access(&mut self, vcpu: usize, pc: u64, esr: u64, access: Access) {
+        match bus::target(access.ipa) {
+            Target::Virtio(device, offset) if access.write => {
+                self.virtio_write(vcpu, pc, access, device, offset as usize);
+            }
+            Target::Distributor(offset) => {
+                self.stats.count(Counter::Distributor);
+                if access.write {
+                    let value = self.operand(vcpu, &access);
+                    // A refused access is lost, as on a bus that ignores it.
+                    let _ = self.gic.write(vcpu, offset, access.width, value);
+                    self.check_timer(vcpu);
+                    self.deliver();
+                    self.resume_with(vcpu, &[pc.wrapping_add(INSTRUCTION)]);
+                } else {
+                    let value = self.gic.read(vcpu, offset, access.width).unwrap_or(0);
+                    self.loaded(vcpu, pc, &access, value);
+                }
+            }
+            Target::Uart(offset) => {
+                self.stats.count(Counter::Uart);
+                if access.write {
+                    let value = self.operand(vcpu, &access);
+                    self.use_terminal(|terminal| terminal.write_uart(offset, value as u32));
+                    self.resume_with(vcpu, &[pc.wrapping_add(INSTRUCTION)]);
+                } else {
+                    let value = self.use_terminal(|terminal| terminal.uart.read(offset));
+                    self.loaded(vcpu, pc, &access, value.into());
+                }
+            }
+            Target::Virtio(..) | Target::Hole => {
+                self.stats.count(Counter::Other);
+                let verb = if access.write { "store to" } else { "load from" };
+                self.crash(format_args!("{verb} nothing at ipa {:#x}, pc {pc:#x}, esr {esr:#x}", access.ipa));
+            }
+        }
+    }
+
+    /// A timer interrupt that the guest did not let through may be stale when it does: the guest may have set a later
+    /// deadline meanwhile.
+    fn check_timer(&mut self, vcpu: usize) {
+        let intid = vtimer::INTID as u16;
+        if self.timer_owed.get(vcpu) == Some(&true)
+            && self.gic.is_enabled(vcpu, intid)
+            && !self.gic.is_busy(vcpu, intid)
+        {
+            let ctl = self.machine.field(vcpu, Field::CntvCtl);
+            let cval = self.machine.field(vcpu, Field::CntvCval);
+            let due = vtimer::deadline(ctl, cval, 0).is_some_and(|at| at <= self.machine.counter());
+            if !due {
+                self.timer_done(vcpu);
+            }
+        }
+    }
+
+    fn virtio_write(&mut self, vcpu: usize, pc: u64, access: Access, device: usize, offset: usize) {
+        self.stats.count(match offset {
+            reg::QUEUE_NOTIFY => Counter::VirtioNotify,
+            reg::INTERRUPT_ACK => Counter::VirtioAck,
+            _ => Counter::VirtioOther,
+        });
+        let after = [pc.wrapping_add(INSTRUCTION)];
+        if self.terminal.port.as_ref().is_some_and(|(number, _)| *number == device) {
+            let value = self.operand(vcpu, &access);
+            self.console_write(offset, access, value);
+            return self.resume_with(vcpu, &after);
+        }
+        // Reading the stored register costs as much as a signal, so it is not read where one value is possible: a device
+        // with one queue, an acknowledgement of the one interrupt bit that is set.
+        let known = match (offset, self.disks.get(device)) {
+            (reg::QUEUE_NOTIFY, Some(Slot::Ready(disk))) if disk.queues == 1 => Some(0),
+            (reg::INTERRUPT_ACK, Some(Slot::Ready(disk))) => {
+                Some(disk.interrupt_status()).filter(|bits| bits.count_ones() == 1).map(u64::from)
+            }
+            _ => None,
+        };
+        let value = match known {
+            Some(value) => value,
+            None => self.operand(vcpu, &access),
+        };
+        let Some(Slot::Ready(disk)) = self.disks.get_mut(device) else {
+            return self.resume_with(vcpu, &after); // its backend has no such device: reads as zero, writes are lost
+        };
+        match disk.transport.write(offset, access.width.bytes() as u8, value) {
+            Action::Notify(_) => {
+                let channel = disk.channel();
+                self.defer_notify(channel);
+            }
+            Action::InterruptAck { pending } => self.gic.set_line(0, interrupt_of(device), pending),
+            Action::DriverOk { features } => {
+                if let Err(trouble) = disk.start(&mut self.machine, features) {
+                    disk.transport.needs_reset();
+                    self.disk_trouble(device, trouble);
+                }
+                self.update_line(device);
+            }
+            Action::Reset => {
+                self.set_vcpu(vcpu, Vcpu::Held(pc, device));
+                return self.stop_disk(device);
+            }
+            Action::Broken(violation) => {
+                self.complain(format_args!(
+                    "guest broke the rules of disk {device} ({violation:?}): needs reset"
+                ));
+                self.update_line(device);
+            }
+            Action::ConfigWrite { .. } | Action::Ignored(_) => {}
+            Action::None => self.update_line(device),
+        }
+        self.resume_with(vcpu, &after);
+    }
+
+    fn console_write(&mut self, offset: usize, access: Access, value: u64) {
+        let ram = self.ram;
+        let broken = self.use_terminal(|terminal| {
+            let Some((_, port)) = terminal.port.as_mut() else { return false };
+            let ok = match port.transport.write(offset, access.width.bytes() as u8, value) {
+                Action::DriverOk { features } => port.start(ram, features).is_ok(),
+                Action::Broken(_) => false,
+                Action::Reset => {
+                    port.reset();
+                    true
+                }
+                // Bytes are moved after every use of the terminal.
+                Action::Notify(_) | Action::InterruptAck { .. } | Action::None => true,
+                Action::ConfigWrite { .. } | Action::Ignored(_) => true,
+            };
+            if !ok {
+                port.broken();
+            }
+            !ok
+        });
+        if broken {
+            self.complain(format_args!("guest broke the rules of its virtio-console: needs reset"));
+        }
+    }
+
+    /// What a store stores.
+    fn operand(&mut self, vcpu: usize, access: &Access) -> u64 {
+        let Some(position) = registers::position(access.register) else { return 0 };
+        let mut words = [0; registers::WORDS];
+        let prefix = words.get_mut(..=position).unwrap_or_default();
+        self.read_registers(vcpu, prefix);
+        access.stored(prefix.last().copied().unwrap_or(0))
+    }
+
+    /// Goes on behind a load that answered `value`.
+    fn loaded(&mut self, vcpu: usize, pc: u64, access: &Access, value: u64) {
+        let after = pc.wrapping_add(INSTRUCTION);
+        let Some(position) = registers::position(access.register) else {
+            return self.resume_with(vcpu, &[after]);
+        };
+        let mut words = [0; registers::WORDS];
+        let prefix = words.get_mut(..=position).unwrap_or_default();
+        self.read_registers(vcpu, prefix);
+        if let Some(target) = prefix.last_mut() {
+            *target = access.loaded(value);
+        }
+        if let Some(pc) = prefix.first_mut() {
+            *pc = after;
+        }
+        self.resume_with(vcpu, prefix);
+    }
+
+    fn read_registers(&mut self, vcpu: usize, into: &mut [u64]) {
+        self.stats.count(Counter::RegisterReads);
+        self.machine.registers(vcpu, into);
+    }
+}

@@ -1,0 +1,120 @@
+//! Starting and stopping the guest.
+//!
+//! A guest that stops takes its devices with it: no backend may hold one of its buffers when the supervisor hears that it
+//! has stopped. A disk whose requests are in flight delays that until its backend has notified.
+
+use partita_guest::exception::EL1H_MASKED;
+use partita_guest::psci::Cpus;
+use partita_guest::{registers, vtimer};
+use partita_protocol::layout::channel;
+use partita_protocol::supervisor::{StopReason, label};
+use partita_ring::log_line;
+
+use crate::load;
+use crate::machine::{Machine, Page};
+use crate::stats::{Events, Exits};
+use crate::vmm::{Phase, Slot, Vcpu, Vmm, interrupt_of};
+
+impl<M: Machine, P: Page> Vmm<'_, M, P> {
+    /// Loads the guest and starts its first vCPU.
+    pub(crate) fn start(&mut self) {
+        let plan = match load::load(&mut self.machine, &self.ram, self.images) {
+            Ok(plan) => plan,
+            Err(refused) => {
+                log_line!(self.logger, "cannot start: {refused}");
+                self.phase = Phase::Stopped(false);
+                return self.tell(label::GUEST_STOPPED, &[StopReason::Crash as u64]);
+            }
+        };
+        self.gic.reset();
+        self.terminal.reset();
+        self.cpus = Cpus::new(self.vcpus.len());
+        self.phase = Phase::Running;
+        self.switch_on(0, plan.kernel, plan.dtb);
+        log_line!(
+            self.logger,
+            "starts at {:#x}: kernel {} KiB, initramfs {} KiB, device tree at {:#x}",
+            plan.kernel,
+            self.images.kernel.len() >> 10,
+            self.images.initrd.len() >> 10,
+            plan.dtb
+        );
+        self.tell(label::GUEST_RUNNING, &[]);
+        // Input may have come before there was a guest.
+        self.use_terminal(|_| ());
+    }
+
+    /// Starts a vCPU from its reset state.
+    pub(crate) fn switch_on(&mut self, vcpu: usize, entry: u64, context: u64) {
+        self.machine.reset(vcpu);
+        if let Some(owed) = self.timer_owed.get_mut(vcpu) {
+            *owed = false;
+        }
+        self.gic.set_line(vcpu, vtimer::INTID as u16, false);
+        self.machine.ack_timer(vcpu);
+        let mut words = [0; registers::WORDS];
+        for (position, value) in
+            [(registers::PC, entry), (registers::SPSR, EL1H_MASKED), (registers::X0, context)]
+        {
+            if let Some(word) = words.get_mut(position) {
+                *word = value;
+            }
+        }
+        self.resume_with(vcpu, &words);
+    }
+
+    /// Stops the guest for something that the VMM cannot go on after, with one line about it.
+    pub(crate) fn crash(&mut self, what: core::fmt::Arguments<'_>) {
+        log_line!(self.logger, "guest crashed: {what}");
+        self.stop(StopReason::Crash);
+    }
+
+    /// Stops all vCPUs, then all devices.
+    pub(crate) fn stop(&mut self, reason: StopReason) {
+        for vcpu in 0..self.vcpus.len() {
+            self.machine.suspend(vcpu);
+            self.set_vcpu(vcpu, Vcpu::Off);
+        }
+        self.phase = Phase::Stopping(reason);
+        self.terminal.reset();
+        // All are marked before the first is asked, so that the last answer, and no earlier one, ends it.
+        for (device, slot) in self.disks.iter_mut().enumerate() {
+            if let Slot::Ready(disk) = slot
+                && !disk.transport.begin_reset()
+            {
+                disk.transport.complete_reset();
+                self.gic.set_line(0, interrupt_of(device), false);
+            }
+        }
+        for device in 0..self.disks.len() {
+            if matches!(self.disks.get(device), Some(Slot::Ready(disk)) if disk.transport.is_resetting()) {
+                self.stop_disk(device);
+            }
+        }
+        self.go_on_stopping();
+    }
+
+    /// Tells the supervisor once nothing of the guest is in flight.
+    pub(crate) fn go_on_stopping(&mut self) {
+        let Phase::Stopping(reason) = self.phase else { return };
+        let busy = |slot: &Slot<'_, P>| matches!(slot, Slot::Ready(disk) if disk.transport.is_resetting());
+        if self.disks.iter().any(busy) {
+            return;
+        }
+        self.phase = Phase::Stopped(false);
+        let what = match reason {
+            StopReason::PowerOff => "powered off",
+            StopReason::Reset => "reset",
+            StopReason::Crash => "crashed",
+        };
+        log_line!(self.logger, "{}", Exits(self.stats));
+        log_line!(self.logger, "{}", Events(self.stats));
+        log_line!(self.logger, "guest {what}");
+        self.tell(label::GUEST_STOPPED, &[reason as u64]);
+    }
+
+    /// Calls the supervisor, which answers at once and with nothing of interest.
+    fn tell(&mut self, label: u64, words: &[u64]) {
+        self.machine.call(channel::SUPERVISOR, label, words, &mut []);
+    }
+}

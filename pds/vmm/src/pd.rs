@@ -1,0 +1,142 @@
+//! What the system description gives this VMM: regions, channels, symbols, and its cell in partita.json.
+
+use core::num::NonZeroUsize;
+use core::ptr::NonNull;
+
+use heapless::Vec;
+use partita_config::{Boot, Cell, Config, Device};
+use partita_pd_vmm::disk::Backend;
+use partita_pd_vmm::load::Images;
+use partita_pd_vmm::terminal::{Port, Terminal};
+use partita_pd_vmm::vmm::{Parts, Slot, TimerLink, Vmm};
+use partita_protocol::backend::BackendStatus;
+use partita_protocol::layout::{channel, guest, size, vaddr};
+use partita_protocol::stats::VmmStats;
+use partita_ring::log::Logger;
+use partita_ring::{Duplex, Mine, Yours};
+use partita_virtio::memory::GuestRam;
+use sel4_microkit::{Channel, pd_name, protection_domain, var};
+
+use crate::kernel::{Kernel, Pd, Registers};
+
+/// Counters, as long as no page is mapped for them.
+static OWN_STATS: VmmStats = VmmStats::new();
+
+fn at(address: usize) -> NonNull<u8> {
+    NonNull::with_exposed_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
+}
+
+/// A prefilled region.
+///
+/// # Safety
+/// `bytes` bytes at `address` are mapped read-only and nobody writes them.
+unsafe fn region(address: usize, bytes: usize) -> &'static [u8] {
+    if bytes == 0 {
+        return &[];
+    }
+    // SAFETY: the caller's promise.
+    unsafe { core::slice::from_raw_parts(at(address).as_ptr(), bytes) }
+}
+
+/// A shared page.
+///
+/// # Safety
+/// `T` is all atomics and fits the page at `address`, which is mapped.
+unsafe fn page<T>(address: usize) -> &'static T {
+    // SAFETY: the caller's promise; all bit patterns are valid for atomics.
+    unsafe { at(address).cast::<T>().as_ref() }
+}
+
+#[protection_domain]
+fn init() -> Pd {
+    // SAFETY: the host tool maps these regions in every VMM and sets the symbols to their sizes; they are prefilled and
+    // read-only for everybody.
+    let (config, kernel, initrd, dtb) = unsafe {
+        (
+            region(vaddr::CONFIG, *var!(config_size: usize = 0)),
+            region(vaddr::GUEST_KERNEL, *var!(guest_kernel_size: usize = 0)),
+            region(vaddr::GUEST_INITRD, *var!(guest_initrd_size: usize = 0)),
+            region(vaddr::GUEST_DTB, *var!(guest_dtb_size: usize = 0)),
+        )
+    };
+    let ram_size = *var!(guest_ram_size: u64 = 0);
+    // SAFETY: guest RAM is mapped here for as long as this PD runs, and nothing makes references into it. The VMM does no
+    // DMA, so it is not told the physical address.
+    let ram = unsafe { GuestRam::new(guest::RAM, at(vaddr::GUEST_RAM), ram_size, 0) };
+    // The host tool has checked all this; without it there is no guest to run, and the supervisor reports the panic.
+    let ram = ram.expect("guest RAM");
+    let config = partita_config::parse(config).expect("partita.json");
+    let name = pd_name().unwrap_or("");
+    let (_, cell) = config.cell_of_pd(name).expect("a cell for this PD in partita.json");
+
+    // SAFETY: the log ring is mapped at its fixed addresses, as every PD's.
+    let logger = unsafe { Logger::at_layout(|| Channel::new(channel::CONSOLE).notify()) };
+    // SAFETY: the guest console ring is mapped at its fixed addresses in every VMM.
+    let ring = unsafe {
+        Duplex::new(
+            Mine::at(at(vaddr::GUEST_CONSOLE_TX), size::GUEST_CONSOLE_RING),
+            Yours::at(at(vaddr::GUEST_CONSOLE_RX), size::GUEST_CONSOLE_RING),
+        )
+    };
+    // SAFETY: both timer pages are mapped in every VMM, the counters' page if its size is set.
+    let (request, state, stats) = unsafe {
+        let stats = match *var!(vmm_stats_size: usize = 0) {
+            0 => &OWN_STATS,
+            _ => page(vaddr::VMM_STATS),
+        };
+        (page(vaddr::TIMER_REQUEST), page(vaddr::TIMER_STATE), stats)
+    };
+    Pd(Vmm::new(Parts {
+        machine: Kernel,
+        logger,
+        ram,
+        images: Images { kernel, initrd, dtb, plain: cell.boot == Boot::Binary },
+        vcpus: cell.vcpus.into(),
+        disks: disks(&config, cell),
+        terminal: Terminal::new(ring, console(cell)),
+        timer: TimerLink { request, state },
+        stats,
+        autostart: cell.autostart,
+    }))
+}
+
+/// The cell's disks with their backends, in the order of their register pages.
+fn disks(
+    config: &Config<'_>,
+    cell: &Cell<'_>,
+) -> Vec<Slot<'static, Registers>, { partita_protocol::MAX_DISKS }> {
+    let mut slots = Vec::new();
+    for (number, disk) in cell.disks.iter().enumerate() {
+        let slot = match config.controller(disk.controller) {
+            None => Slot::Absent,
+            Some((controller, _)) => {
+                let earlier = cell.disks.iter().take(number);
+                // SAFETY: the host tool maps a register page per device and a status page per controller.
+                let (registers, status) = unsafe {
+                    (
+                        Registers::new(number),
+                        page::<BackendStatus>(vaddr::BACKEND_STATUS + controller * size::PAGE),
+                    )
+                };
+                Slot::Waiting(
+                    registers,
+                    Backend {
+                        channel: channel::vmm_blk(controller),
+                        device: earlier.filter(|other| other.controller == disk.controller).count(),
+                        status,
+                    },
+                )
+            }
+        };
+        // `disks` of a cell has the same capacity.
+        let _ = slots.push(slot);
+    }
+    slots
+}
+
+/// The virtio-console, if the cell has one.
+fn console(cell: &Cell<'_>) -> Option<(usize, Port<Registers>)> {
+    let number = cell.devices().position(|device| device == Device::Console)?;
+    // SAFETY: the host tool maps a register page per device.
+    Some((number, Port::new(unsafe { Registers::new(number) })))
+}

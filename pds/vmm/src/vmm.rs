@@ -1,0 +1,428 @@
+//! The VMM's state, and how each event ends.
+//!
+//! A vCPU that faulted waits for a reply. There are three ways to let it go on, and their costs differ (sel4-costs.md):
+//! writing its program counter with "resume" when it has to move on (which makes the reply superfluous), replying
+//! together with the next receive when it does not, and `Wait` instead of a receive when it shall sleep and keep its reply.
+//! [`Next`] names them; a notification to a peer joins the receive where it can.
+
+use heapless::Vec;
+use partita_guest::gic::Vgic;
+use partita_guest::psci::Cpus;
+use partita_guest::vtimer::{self, Alarm};
+use partita_protocol::layout::{channel, guest};
+use partita_protocol::stats::{Counter, VmmStats};
+use partita_protocol::supervisor::StopReason;
+use partita_protocol::timer::{TimerRequest, TimerState};
+use partita_protocol::{MAX_DISKS, MAX_VCPUS};
+use partita_ring::log::{Limiter, Logger};
+use partita_ring::log_line;
+use partita_virtio::memory::GuestRam;
+
+use core::sync::atomic::Ordering;
+
+use crate::disk::{Backend, Disk, Trouble};
+use crate::load::Images;
+use crate::machine::{Field, Machine, Page};
+use crate::terminal::Terminal;
+
+/// How to wait for the next event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Next {
+    /// Receive. A vCPU whose fault was not answered stays stopped.
+    Receive,
+    /// Answer the fault and receive.
+    Reply,
+    /// Notify this channel and receive.
+    Notify(usize),
+    /// Wait for a notification and keep the fault unanswered: its vCPU sleeps. Only with one vCPU.
+    Wait,
+}
+
+/// What a vCPU does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Vcpu {
+    /// Not switched on, or the guest is stopped.
+    Off,
+    /// It runs, or will as soon as the VMM waits.
+    Running,
+    /// In WFI.
+    Asleep,
+    /// Stopped at the instruction at this address until the device with this number is reset.
+    Held(u64, usize),
+}
+
+/// What the guest as a whole does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Not running. `true`: it starts as soon as its disks are there.
+    Stopped(bool),
+    /// Running.
+    Running,
+    /// Its devices are being stopped.
+    Stopping(StopReason),
+}
+
+/// A disk of the cell.
+pub enum Slot<'a, P> {
+    /// The backend has not answered for it yet.
+    Waiting(P, Backend<'a>),
+    /// It works.
+    Ready(Disk<'a, P>),
+    /// The backend has no such device.
+    Absent,
+}
+
+/// The link to the timer PD.
+#[derive(Clone, Copy)]
+pub struct TimerLink<'a> {
+    /// Written here.
+    pub request: &'a TimerRequest,
+    /// Written there.
+    pub state: &'a TimerState,
+}
+
+/// One guest.
+pub struct Vmm<'a, M, P> {
+    /// Kernel and peers.
+    pub machine: M,
+    /// Log.
+    pub logger: Logger<'a>,
+    pub(crate) limiter: Limiter,
+    pub(crate) ram: GuestRam,
+    pub(crate) images: Images<'a>,
+    pub(crate) gic: Vgic,
+    pub(crate) cpus: Cpus,
+    pub(crate) vcpus: Vec<Vcpu, MAX_VCPUS>,
+    pub(crate) disks: Vec<Slot<'a, P>, MAX_DISKS>,
+    pub(crate) terminal: Terminal<'a, P>,
+    pub(crate) stats: &'a VmmStats,
+    pub(crate) phase: Phase,
+    timer: TimerLink<'a>,
+    alarm: Alarm,
+    /// The kernel has reported the virtual timer and waits for its acknowledgement.
+    pub(crate) timer_owed: [bool; MAX_VCPUS],
+    /// Whose fault is unanswered.
+    replying: Option<usize>,
+    notify: Option<usize>,
+    /// The terminal was used during this event.
+    pub(crate) talked: bool,
+}
+
+/// What a [`Vmm`] is made of.
+pub struct Parts<'a, M, P> {
+    /// Kernel and peers.
+    pub machine: M,
+    /// Log.
+    pub logger: Logger<'a>,
+    /// Guest RAM.
+    pub ram: GuestRam,
+    /// What the guest starts from.
+    pub images: Images<'a>,
+    /// Number of vCPUs.
+    pub vcpus: usize,
+    /// Its disks, in the order of their register pages.
+    pub disks: Vec<Slot<'a, P>, MAX_DISKS>,
+    /// Its terminal.
+    pub terminal: Terminal<'a, P>,
+    /// Link to the timer PD.
+    pub timer: TimerLink<'a>,
+    /// Counters.
+    pub stats: &'a VmmStats,
+    /// Start at once.
+    pub autostart: bool,
+}
+
+impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
+    /// A guest that is not running yet. Call [`Vmm::begin`] before the first event.
+    pub fn new(parts: Parts<'a, M, P>) -> Self {
+        let count = parts.vcpus.clamp(1, MAX_VCPUS);
+        let mut vcpus = Vec::new();
+        vcpus.resize(count, Vcpu::Off).unwrap_or_default();
+        let second = parts.machine.frequency();
+        Self {
+            machine: parts.machine,
+            logger: parts.logger,
+            limiter: Limiter::new(8, second),
+            ram: parts.ram,
+            images: parts.images,
+            gic: Vgic::new(count),
+            cpus: Cpus::new(count),
+            vcpus,
+            disks: parts.disks,
+            terminal: parts.terminal,
+            stats: parts.stats,
+            phase: Phase::Stopped(parts.autostart),
+            timer: parts.timer,
+            alarm: Alarm::new(),
+            timer_owed: [false; MAX_VCPUS],
+            replying: None,
+            notify: None,
+            talked: false,
+        }
+    }
+
+    /// First look at the disks; starts the guest if that is wanted and possible.
+    pub fn begin(&mut self) -> Next {
+        self.look_for_disks();
+        self.next()
+    }
+
+    /// A vCPU faulted: the fault's label and first message registers.
+    pub fn fault(&mut self, vcpu: usize, label: u64, words: [u64; 4]) -> Next {
+        self.replying = Some(vcpu);
+        if self.phase == Phase::Running && self.vcpus.get(vcpu) == Some(&Vcpu::Running) {
+            self.exit(vcpu, label, words);
+        } else {
+            self.replying = None; // a fault from before it was stopped: stays unanswered
+        }
+        self.next()
+    }
+
+    /// Peers have notified: one bit per channel.
+    pub fn notified(&mut self, channels: u64) -> Next {
+        self.stats.count(Counter::Notifications);
+        let from = |channel: usize| channels & (1 << channel) != 0;
+        if from(channel::TIMER) {
+            for vcpu in 0..self.vcpus.len() {
+                if self.is(vcpu, Vcpu::Asleep) && !self.may_sleep(vcpu) {
+                    self.wake(vcpu);
+                }
+            }
+        }
+        for device in 0..self.disks.len() {
+            let channel = match self.disks.get(device) {
+                Some(Slot::Ready(disk)) => disk.channel(),
+                Some(Slot::Waiting(_, backend)) => backend.channel,
+                _ => continue,
+            };
+            if from(channel) {
+                self.backend_notified(device);
+            }
+        }
+        if from(channel::CONSOLE) && self.phase == Phase::Running {
+            self.use_terminal(|_| ());
+        }
+        if from(channel::SUPERVISOR)
+            && let Phase::Stopped(_) = self.phase
+        {
+            self.phase = Phase::Stopped(true);
+            self.look_for_disks();
+        }
+        self.next()
+    }
+
+    /// Decides how to wait.
+    fn next(&mut self) -> Next {
+        if core::mem::take(&mut self.talked) && self.terminal.owes_notification() {
+            self.defer_notify(channel::CONSOLE);
+        }
+        match self.replying {
+            Some(vcpu) if self.is(vcpu, Vcpu::Running) => {
+                self.notify_now();
+                self.replying = None;
+                Next::Reply
+            }
+            Some(vcpu) if self.is(vcpu, Vcpu::Asleep) && self.vcpus.len() == 1 => {
+                self.notify_now();
+                Next::Wait
+            }
+            _ => {
+                self.replying = None;
+                self.notify.take().map_or(Next::Receive, Next::Notify)
+            }
+        }
+    }
+
+    /// Notifies a peer, together with the next receive if that is free.
+    pub(crate) fn defer_notify(&mut self, channel: usize) {
+        match self.notify {
+            Some(other) if other != channel => self.machine.signal(channel),
+            _ => self.notify = Some(channel),
+        }
+    }
+
+    fn notify_now(&mut self) {
+        if let Some(channel) = self.notify.take() {
+            self.machine.signal(channel);
+        }
+    }
+
+    pub(crate) fn is(&self, vcpu: usize, state: Vcpu) -> bool {
+        self.vcpus.get(vcpu) == Some(&state)
+    }
+
+    pub(crate) fn set_vcpu(&mut self, vcpu: usize, state: Vcpu) {
+        if let Some(place) = self.vcpus.get_mut(vcpu) {
+            *place = state;
+        }
+    }
+
+    /// Lets a vCPU go on with these first words of its context.
+    pub(crate) fn resume_with(&mut self, vcpu: usize, prefix: &[u64]) {
+        self.machine.set_registers(vcpu, prefix, true);
+        self.set_vcpu(vcpu, Vcpu::Running);
+        if self.replying == Some(vcpu) {
+            self.replying = None;
+        }
+    }
+
+    /// Lets a vCPU go on where it is: in WFI, which ends at once because of what is pending.
+    fn wake(&mut self, vcpu: usize) {
+        self.set_vcpu(vcpu, Vcpu::Running);
+        if self.replying != Some(vcpu) {
+            self.machine.resume(vcpu);
+        }
+    }
+
+    /// Injects what can be injected, and wakes whom it concerns.
+    pub(crate) fn deliver(&mut self) {
+        for vcpu in 0..self.vcpus.len() {
+            let mut any = false;
+            while let Some(injection) = self.gic.next_injection(vcpu) {
+                self.machine.inject(vcpu, injection);
+                self.stats.count(Counter::Injections);
+                any = true;
+            }
+            if any && self.is(vcpu, Vcpu::Asleep) {
+                self.wake(vcpu);
+            }
+        }
+    }
+
+    /// Whether a vCPU in WFI has nothing to wake up for now. If so, its timer is armed.
+    pub(crate) fn may_sleep(&mut self, vcpu: usize) -> bool {
+        if !self.gic.is_quiet(vcpu) {
+            return false;
+        }
+        // A timer interrupt that the distributor holds back wakes nobody.
+        if !self.gic.is_enabled(vcpu, vtimer::INTID as u16) {
+            return true;
+        }
+        // CNTVOFF is 0, so CNTV_CVAL counts as CNTPCT does. The same deadline as last time saves reading CNTV_CTL: should
+        // the timer be off, one wake-up too many finds out.
+        let cval = self.machine.field(vcpu, Field::CntvCval);
+        let fired = self.timer.state.fired.load(Ordering::Acquire);
+        if self.alarm.is_armed_at(cval, fired) {
+            return true;
+        }
+        let ctl = self.machine.field(vcpu, Field::CntvCtl);
+        let Some(deadline) = vtimer::deadline(ctl, cval, 0) else { return true };
+        if deadline <= self.machine.counter() {
+            return false;
+        }
+        if self.alarm.arm(deadline, fired) {
+            self.timer.request.deadline.store(deadline, Ordering::Release);
+            self.machine.signal(channel::TIMER);
+            self.stats.count(Counter::Alarms);
+        }
+        true
+    }
+
+    /// Uses the terminal, moves its bytes, and updates the interrupt lines of both its devices.
+    pub(crate) fn use_terminal<R>(&mut self, action: impl FnOnce(&mut Terminal<'a, P>) -> R) -> R {
+        self.talked = true;
+        let result = action(&mut self.terminal);
+        if let Err(fault) = self.terminal.pump()
+            && let Some((_, port)) = &mut self.terminal.port
+        {
+            port.broken();
+            self.complain(format_args!(
+                "guest broke the rules of its virtio-console ({fault:?}): needs reset"
+            ));
+        }
+        self.gic.set_line(0, guest::UART_IRQ as u16, self.terminal.uart.line());
+        if let Some((device, port)) = &self.terminal.port {
+            self.gic.set_line(0, interrupt_of(*device), port.transport.interrupt_pending());
+        }
+        self.deliver();
+        result
+    }
+
+    /// A backend has something to say about one of its devices.
+    fn backend_notified(&mut self, device: usize) {
+        match self.disks.get_mut(device) {
+            Some(Slot::Ready(disk)) if disk.transport.is_resetting() => self.stop_disk(device),
+            Some(Slot::Ready(disk)) => {
+                match disk.poll(&mut self.machine) {
+                    Ok(false) => return,
+                    Ok(true) => {}
+                    Err(trouble) => self.disk_trouble(device, trouble),
+                }
+                self.update_line(device);
+            }
+            Some(Slot::Waiting(..)) => self.look_for_disks(),
+            _ => {}
+        }
+    }
+
+    /// Asks the backends for the disks that are not there yet, and starts the guest if it only waited for them.
+    fn look_for_disks(&mut self) {
+        let mut waiting = false;
+        for device in 0..self.disks.len() {
+            let Some(Slot::Waiting(page, backend)) = self.disks.get(device) else { continue };
+            let slot = match Disk::new(&mut self.machine, *page, *backend) {
+                Ok(disk) => Slot::Ready(disk),
+                Err(Trouble::Refused(partita_protocol::backend::Status::Pending)) => {
+                    waiting = true;
+                    continue;
+                }
+                Err(trouble) => {
+                    self.disk_trouble(device, trouble);
+                    Slot::Absent
+                }
+            };
+            if let Some(place) = self.disks.get_mut(device) {
+                *place = slot;
+            }
+        }
+        if !waiting && self.phase == Phase::Stopped(true) {
+            self.start();
+        }
+    }
+
+    pub(crate) fn disk_trouble(&mut self, device: usize, trouble: Trouble) {
+        self.complain(format_args!("disk {device}: {trouble}"));
+    }
+
+    /// Sets a disk's interrupt line as its registers say, and delivers.
+    pub(crate) fn update_line(&mut self, device: usize) {
+        if let Some(Slot::Ready(disk)) = self.disks.get(device) {
+            self.gic.set_line(0, interrupt_of(device), disk.transport.interrupt_pending());
+            self.deliver();
+        }
+    }
+
+    /// Asks a disk's backend to stop. If requests are in flight, its notification brings us here again.
+    pub(crate) fn stop_disk(&mut self, device: usize) {
+        let Some(Slot::Ready(disk)) = self.disks.get_mut(device) else { return };
+        match disk.stop(&mut self.machine) {
+            Ok(false) => return,
+            Ok(true) => {}
+            Err(trouble) => self.disk_trouble(device, trouble),
+        }
+        self.gic.set_line(0, interrupt_of(device), false);
+        for vcpu in 0..self.vcpus.len() {
+            if let Some(Vcpu::Held(pc, held)) = self.vcpus.get(vcpu).copied()
+                && held == device
+            {
+                self.resume_with(vcpu, &[pc.wrapping_add(4)]);
+            }
+        }
+        self.go_on_stopping();
+    }
+
+    /// A log line that the guest can provoke.
+    pub(crate) fn complain(&mut self, what: core::fmt::Arguments<'_>) {
+        match self.limiter.allow(self.machine.counter()) {
+            None => {}
+            Some(0) => log_line!(self.logger, "{what}"),
+            Some(missed) => log_line!(self.logger, "{what} ({missed} lines not shown)"),
+        }
+    }
+}
+
+/// INTID of a virtio device.
+pub(crate) const fn interrupt_of(device: usize) -> u16 {
+    guest::VIRTIO_IRQ as u16 + device as u16
+}
