@@ -93,6 +93,15 @@ impl GuestRam {
         }
     }
 
+    /// A handle for a part of this memory alone, which must begin at a multiple of 8 bytes.
+    pub fn part(&self, gpa: u64, len: u64) -> Option<Self> {
+        let offset = self.offset(gpa, len)?;
+        // SAFETY: offset <= self.len, so the sum is inside the memory that `new`'s caller promised.
+        let local = unsafe { self.local.add(offset as usize) };
+        // SAFETY: `len` bytes from there are part of what `new`'s caller promised.
+        unsafe { Self::new(gpa, local, len, self.paddr + offset) }
+    }
+
     #[inline]
     fn pointer(&self, gpa: u64, len: usize) -> Result<NonNull<u8>, MemoryError> {
         let offset = self.offset(gpa, len as u64).ok_or(MemoryError::OutOfRam)?;

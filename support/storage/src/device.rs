@@ -1,0 +1,153 @@
+//! The border between the backend and a driver.
+//!
+//! Requests are asynchronous: [`BlockDevice::submit`] takes as many as [`Properties::depth`], [`BlockDevice::kick`] tells
+//! the device of all of them at once, [`BlockDevice::complete`] returns the finished ones in any order. A completion means
+//! that the device has let go of the memory and, for a flush, that everything completed before is durable.
+
+pub use partita_virtio::blk::{SECTOR, Segment};
+
+/// What a request does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Device to memory.
+    Read,
+    /// Memory to device.
+    Write,
+    /// Make completed writes durable.
+    Flush,
+    /// The sectors' content is of no interest any more.
+    Discard,
+    /// The sectors shall read as zeroes.
+    WriteZeroes {
+        /// They may be deallocated.
+        unmap: bool,
+    },
+}
+
+/// One request. The segments are needed only until [`BlockDevice::submit`] returns, their memory until completion.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Chosen by the caller, below [`Properties::depth`], and not in flight already.
+    pub id: u16,
+    /// What to do.
+    pub command: Command,
+    /// First sector of the device. 0 for a flush.
+    pub sector: u64,
+    /// Sectors. 0 for a flush.
+    pub sectors: u32,
+    /// For a read or write, `sectors * 512` bytes in all; else empty.
+    pub segments: &'a [Segment],
+}
+
+/// Why a request was not taken. Nothing of it has reached the device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// The id is in flight or not below the depth.
+    BadId,
+    /// The device cannot do that.
+    Unsupported,
+    /// More segments, or a longer one, than the device takes, or lengths that do not add up.
+    Segments,
+    /// Sectors that the device does not have.
+    OutOfRange,
+    /// The device is read-only.
+    ReadOnly,
+    /// The device has stopped for good.
+    Failed,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// As asked.
+    Done,
+    /// The device reports an error.
+    IoError,
+    /// The device reports that it does not know the request.
+    Unsupported,
+}
+
+/// A finished request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// As submitted.
+    pub id: u16,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// Where the device likes its requests to begin and end; in logical blocks (virtio 5.2.4, SCSI's Block Limits).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Topology {
+    /// Logical blocks per physical block, log2.
+    pub physical_block_exp: u8,
+    /// First logical block that begins a physical one.
+    pub alignment_offset: u8,
+    /// Smallest sensible request.
+    pub min_io: u16,
+    /// Best request.
+    pub opt_io: u32,
+}
+
+/// Limits of a discard or write-zeroes request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RangeLimits {
+    /// Sectors.
+    pub max_sectors: u32,
+    /// Sectors that a range should be aligned to (discard).
+    pub alignment: u32,
+    /// Write zeroes may deallocate.
+    pub may_unmap: bool,
+}
+
+/// What a device is and can do. Does not change while it runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Properties {
+    /// Sectors of 512 bytes.
+    pub sectors: u64,
+    /// Logical block, bytes.
+    pub block_size: u32,
+    /// Writes are refused.
+    pub read_only: bool,
+    /// There is a volatile cache and a way to flush it. Without it, writes are durable when complete.
+    pub flush: bool,
+    /// Requests in flight.
+    pub depth: u16,
+    /// Segments of a request.
+    pub seg_max: u32,
+    /// Bytes of a segment.
+    pub size_max: u32,
+    /// If known.
+    pub topology: Option<Topology>,
+    /// If possible.
+    pub discard: Option<RangeLimits>,
+    /// If possible.
+    pub write_zeroes: Option<RangeLimits>,
+}
+
+/// A disk controller with one disk.
+pub trait BlockDevice {
+    /// What it is and can do.
+    fn properties(&self) -> &Properties;
+
+    /// Takes a request. The device may not look at it before [`BlockDevice::kick`].
+    fn submit(&mut self, request: &Request<'_>) -> Result<(), Refused>;
+
+    /// Tells the device of what was submitted since the last call.
+    fn kick(&mut self);
+
+    /// Lowers the device's interrupt. Completions are to be looked for afterwards, not before.
+    fn acknowledge(&mut self);
+
+    /// The next finished request.
+    fn complete(&mut self) -> Option<Completion>;
+
+    /// Asks for an interrupt at the next completion. True if there is one already.
+    fn arm(&mut self) -> bool;
+
+    /// Makes the device interrupt soon although nothing may be in flight: its driver's way to be called again.
+    fn nudge(&mut self);
+
+    /// It has stopped for good: requests are refused, those in flight complete with errors.
+    fn failed(&self) -> bool;
+}

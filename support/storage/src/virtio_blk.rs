@@ -1,0 +1,325 @@
+//! Driver of a virtio-blk device (virtio 1.2, section 5.2).
+//!
+//! Transport and feature negotiation are virtio-drivers'. Its queue is not used: it takes slices, and the payload here is
+//! guest RAM of which we only ever have the physical address. The queue of this module is therefore addressed physically,
+//! and every request is one descriptor that names an indirect table (2.7.5.3), so that a request of 250 segments is still
+//! one request.
+//!
+//! DMA memory: page 0 holds the rings, page `1 + id` everything of request `id`: header, status byte, range, table. The
+//! device writes there, so it is accessed through [`GuestRam`] (with the physical address as its IPA).
+
+mod config;
+mod ring;
+
+use partita_virtio::features;
+use partita_virtio::memory::{GuestRam, MemoryError};
+use partita_virtio::queue::RawDescriptor;
+use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
+
+use crate::device::{BlockDevice, Command, Completion, Outcome, Properties, Refused, Request, SECTOR};
+use config::Feature;
+use ring::Ring;
+
+/// Bytes of DMA memory per request, and for the rings.
+pub const PAGE: u64 = 4096;
+/// Segments of one request: what fits its page beside header and status.
+pub const SEG_MAX: u32 = ((PAGE - TABLE) / 16) as u32 - 2;
+/// Most requests in flight.
+pub const MAX_DEPTH: u16 = 63;
+
+const QUEUE: u16 = 0;
+const HEADER: u64 = 0;
+const STATUS: u64 = 16;
+const RANGE: u64 = 32;
+const TABLE: u64 = 64;
+/// What the device overwrites.
+const NO_STATUS: u8 = 0xff;
+/// Looks at the status register until a reset must be over.
+const RESET_LOOKS: u32 = 1_000_000;
+
+/// Why a device cannot be driven.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SetupError {
+    /// Another type of device.
+    NotBlock,
+    /// Status does not become 0 after a reset.
+    NoReset,
+    /// VERSION_1 or INDIRECT_DESC is missing, or FEATURES_OK was refused.
+    Features,
+    /// Configuration space is too short or makes no sense.
+    Config,
+    /// The queue is not there, too small, or in use.
+    Queue,
+    /// The DMA memory is too small, or not aligned to pages.
+    Memory,
+}
+
+impl From<MemoryError> for SetupError {
+    fn from(_: MemoryError) -> Self {
+        SetupError::Memory
+    }
+}
+
+/// The driver.
+pub struct VirtioBlk<T: Transport> {
+    transport: T,
+    dma: GuestRam,
+    ring: Ring,
+    properties: Properties,
+    /// Bit `id`: in flight. Bit [`MAX_DEPTH`]: the nudge.
+    busy: u64,
+    failed: bool,
+}
+
+impl<T: Transport> VirtioBlk<T> {
+    /// Resets the device and takes it into use. `dma` must be memory that the device can reach at its IPA, and be used by
+    /// nothing else.
+    pub fn new(mut transport: T, dma: GuestRam) -> Result<Self, SetupError> {
+        if transport.device_type() != DeviceType::Block {
+            return Err(SetupError::NotBlock);
+        }
+        if !dma.ipa().is_multiple_of(PAGE) || dma.size() < 2 * PAGE {
+            return Err(SetupError::Memory);
+        }
+        transport.set_status(DeviceStatus::empty());
+        // After a restart the device may still be busy with requests of our former life.
+        if !(0..RESET_LOOKS).any(|_| transport.get_status().is_empty()) {
+            return Err(SetupError::NoReset);
+        }
+        let features = transport.begin_init(Feature::all());
+        if !transport.get_status().contains(DeviceStatus::FEATURES_OK)
+            || !features.contains(Feature::VERSION_1 | Feature::INDIRECT_DESC)
+        {
+            return Err(SetupError::Features);
+        }
+        let mut properties = config::read(&transport, features)?;
+
+        let max = u16::try_from(transport.max_queue_size(QUEUE)).unwrap_or(u16::MAX);
+        if max < 2 || transport.queue_used(QUEUE) {
+            return Err(SetupError::Queue);
+        }
+        let size = (1 << max.ilog2()).min(ring::MAX_SIZE);
+        let pages = dma.size() / PAGE;
+        // The last descriptor is the nudge's.
+        properties.depth = MAX_DEPTH.min(size - 1).min((pages - 1).min(u64::from(MAX_DEPTH)) as u16);
+        properties.seg_max = properties.seg_max.min(SEG_MAX);
+
+        dma.fill(dma.ipa(), PAGE, 0)?;
+        let ring = Ring::new(dma, size, features.contains(Feature::EVENT_IDX));
+        let layout = ring.layout();
+        transport.queue_set(QUEUE, size.into(), layout.desc, layout.avail, layout.used);
+        transport.finish_init();
+        Ok(Self { transport, dma, ring, properties, busy: 0, failed: false })
+    }
+
+    const fn page(&self, id: u16) -> u64 {
+        self.dma.ipa() + PAGE * (1 + id as u64)
+    }
+
+    /// Writes everything of a request to its page and offers it.
+    fn offer(&mut self, request: &Request<'_>) -> Result<(), MemoryError> {
+        let page = self.page(request.id);
+        let mut table = Table { dma: &self.dma, at: page + TABLE, count: 0 };
+        let (kind, sector) = match request.command {
+            Command::Read => (config::kind::IN, request.sector),
+            Command::Write => (config::kind::OUT, request.sector),
+            Command::Flush => (config::kind::FLUSH, 0),
+            Command::Discard => (config::kind::DISCARD, 0),
+            Command::WriteZeroes { .. } => (config::kind::WRITE_ZEROES, 0),
+        };
+        let header = partita_virtio::blk::Header { kind: kind.to_le(), reserved: 0, sector: sector.to_le() };
+        self.dma.write_obj(page + HEADER, &header)?;
+        self.dma.write_obj(page + STATUS, &NO_STATUS)?;
+        table.add(page + HEADER, 16, false, false)?;
+        match request.command {
+            Command::Read | Command::Write => {
+                let write = request.command == Command::Read;
+                for segment in request.segments {
+                    table.add(segment.paddr, segment.len, write, false)?;
+                }
+            }
+            Command::Discard | Command::WriteZeroes { .. } => {
+                let unmap = request.command == Command::WriteZeroes { unmap: true };
+                let range = partita_virtio::blk::Range {
+                    sector: request.sector.to_le(),
+                    sectors: request.sectors.to_le(),
+                    flags: u32::from(unmap).to_le(),
+                };
+                self.dma.write_obj(page + RANGE, &range)?;
+                table.add(page + RANGE, 16, false, false)?;
+            }
+            Command::Flush => {}
+        }
+        table.add(page + STATUS, 1, true, true)?;
+        let (at, count) = (table.at, table.count);
+        self.ring.offer(request.id, at, 16 * count)
+    }
+
+    fn check(&self, request: &Request<'_>) -> Result<(), Refused> {
+        let properties = &self.properties;
+        if self.failed {
+            return Err(Refused::Failed);
+        }
+        if request.id >= properties.depth || self.busy & 1 << request.id != 0 {
+            return Err(Refused::BadId);
+        }
+        let sectors = u64::from(request.sectors);
+        let inside =
+            |limit: u64| request.sector <= limit && sectors <= limit - request.sector && sectors != 0;
+        let ranged = |limits: Option<crate::device::RangeLimits>| match limits {
+            None => Err(Refused::Unsupported),
+            Some(limits) if request.sectors > limits.max_sectors => Err(Refused::OutOfRange),
+            Some(_) => Ok(()),
+        };
+        match request.command {
+            Command::Flush if !properties.flush => return Err(Refused::Unsupported),
+            Command::Flush => return Ok(()),
+            Command::Discard => ranged(properties.discard)?,
+            Command::WriteZeroes { .. } => ranged(properties.write_zeroes)?,
+            Command::Read | Command::Write => {
+                let mut bytes = 0u64;
+                for segment in request.segments {
+                    if segment.len == 0 || segment.len > properties.size_max {
+                        return Err(Refused::Segments);
+                    }
+                    bytes = bytes.saturating_add(u64::from(segment.len));
+                }
+                if request.segments.len() > properties.seg_max as usize || bytes != sectors * SECTOR {
+                    return Err(Refused::Segments);
+                }
+            }
+        }
+        if properties.read_only && request.command != Command::Read {
+            return Err(Refused::ReadOnly);
+        }
+        if inside(properties.sectors) { Ok(()) } else { Err(Refused::OutOfRange) }
+    }
+
+    /// The device breaks its own rules, or asks for a reset: stop it. Reset ends all its DMA.
+    fn fail(&mut self) {
+        self.failed = true;
+        self.transport.set_status(DeviceStatus::empty());
+        for _ in 0..RESET_LOOKS {
+            if self.transport.get_status().is_empty() {
+                break;
+            }
+        }
+    }
+
+    fn outcome(&self, id: u16) -> Outcome {
+        match self.dma.read_obj::<u8>(self.page(id) + STATUS) {
+            Ok(0) => Outcome::Done,
+            Ok(2) => Outcome::Unsupported,
+            _ => Outcome::IoError,
+        }
+    }
+}
+
+impl<T: Transport> BlockDevice for VirtioBlk<T> {
+    fn properties(&self) -> &Properties {
+        &self.properties
+    }
+
+    fn submit(&mut self, request: &Request<'_>) -> Result<(), Refused> {
+        self.check(request)?;
+        self.offer(request).map_err(|_| Refused::Segments)?;
+        self.busy |= 1 << request.id;
+        Ok(())
+    }
+
+    fn kick(&mut self) {
+        if !self.failed && self.ring.publish() {
+            self.transport.notify(QUEUE);
+        }
+    }
+
+    fn acknowledge(&mut self) {
+        let bits = self.transport.ack_interrupt();
+        if bits.contains(InterruptStatus::DEVICE_CONFIGURATION_INTERRUPT)
+            && self.transport.get_status().contains(DeviceStatus::DEVICE_NEEDS_RESET)
+        {
+            self.fail();
+        }
+    }
+
+    fn complete(&mut self) -> Option<Completion> {
+        while !self.failed {
+            let id = self.ring.take()?;
+            match u16::try_from(id) {
+                Ok(id) if id <= MAX_DEPTH && self.busy & 1 << id != 0 => {
+                    self.busy &= !(1 << id);
+                    if id != MAX_DEPTH {
+                        return Some(Completion { id, outcome: self.outcome(id) });
+                    }
+                }
+                // It returns what it was not given.
+                _ => self.fail(),
+            }
+        }
+        self.busy &= !(1 << MAX_DEPTH);
+        let id = self.busy.trailing_zeros();
+        if id >= u32::from(MAX_DEPTH) {
+            return None;
+        }
+        self.busy &= !(1 << id);
+        Some(Completion { id: id as u16, outcome: Outcome::IoError })
+    }
+
+    fn arm(&mut self) -> bool {
+        self.failed && self.busy != 0 || self.ring.arm()
+    }
+
+    fn nudge(&mut self) {
+        if self.failed || self.busy & 1 << MAX_DEPTH != 0 {
+            return;
+        }
+        // GET_ID does nothing to the disk. It lives behind the rings.
+        let at = self.dma.ipa() + ring::NUDGE;
+        let header = partita_virtio::blk::Header { kind: config::kind::GET_ID.to_le(), ..Default::default() };
+        let mut table = Table { dma: &self.dma, at: at + TABLE, count: 0 };
+        let written = self
+            .dma
+            .write_obj(at + HEADER, &header)
+            .and_then(|()| table.add(at + HEADER, 16, false, false))
+            .and_then(|()| table.add(at + RANGE, partita_virtio::blk::ID_BYTES as u32, true, false))
+            .and_then(|()| table.add(at + STATUS, 1, true, true));
+        let (at, count) = (table.at, table.count);
+        if written.and_then(|()| self.ring.offer_nudge(at, 16 * count)).is_ok() {
+            self.busy |= 1 << MAX_DEPTH;
+            self.kick();
+        }
+    }
+
+    fn failed(&self) -> bool {
+        self.failed
+    }
+}
+
+/// An indirect table being written.
+struct Table<'a> {
+    dma: &'a GuestRam,
+    at: u64,
+    count: u32,
+}
+
+impl Table<'_> {
+    fn add(&mut self, addr: u64, len: u32, writable: bool, last: bool) -> Result<(), MemoryError> {
+        let flags = if writable { 2u16 } else { 0 } | u16::from(!last);
+        let raw = RawDescriptor {
+            addr: addr.to_le(),
+            len: len.to_le(),
+            flags: flags.to_le(),
+            next: (self.count as u16 + 1).to_le(),
+        };
+        self.dma.write_obj(self.at + 16 * u64::from(self.count), &raw)?;
+        self.count += 1;
+        Ok(())
+    }
+}
+
+const _: () = assert!(Feature::EVENT_IDX.bits() == features::EVENT_IDX);
+const _: () = assert!(Feature::INDIRECT_DESC.bits() == features::INDIRECT_DESC);
+const _: () = assert!(Feature::VERSION_1.bits() == features::VERSION_1);
+
+#[cfg(test)]
+mod tests;
