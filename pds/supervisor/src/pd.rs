@@ -96,13 +96,16 @@ impl Supervisor {
         Name(who, Some(&self.config))
     }
 
-    /// Writes the same to the log and, where log lines would not be seen, to the kernel's own output.
-    fn report(&self, who: Who, fault: &FaultInfo) {
-        let child = ChildPd::new(match who {
+    fn child(who: Who) -> ChildPd {
+        ChildPd::new(match who {
             Who::Service(service) => service.index(),
             Who::Vmm(cell) => supervisor_vmm(cell),
-        });
-        let registers = child.registers().ok();
+        })
+    }
+
+    /// Writes the same to the log and, where log lines would not be seen, to the kernel's own output.
+    fn report(&self, who: Who, fault: &FaultInfo) {
+        let registers = Self::child(who).registers().ok();
         // The log takes all of it line by line, so there is nothing to fail.
         let _ = fault::report(&mut self.logger.writer(), self.name(who), fault, registers.as_ref());
         if !self.console_lives {
@@ -201,7 +204,9 @@ impl Handler for Supervisor {
                 self.power_off_if_due();
             }
             (Some(who), label) => {
-                log_line!(self.logger, "call {label} from {} means nothing", self.name(who))
+                if let Some(more) = self.nonsense.allow(now()) {
+                    log_line!(self.logger, "call {label} from {} means nothing ({more} more)", self.name(who));
+                }
             }
             (None, _) => {}
         }
@@ -217,7 +222,11 @@ impl Handler for Supervisor {
         }
         self.report(who, &fault);
         match self.sentence(who) {
-            Sentence::Hold => log_line!(self.logger, "{} stays stopped", self.name(who)),
+            Sentence::Hold => {
+                // It is stopped by its fault; this also takes the fault out of our reply object.
+                let _ = Self::child(who).stop();
+                log_line!(self.logger, "{} stays stopped", self.name(who));
+            }
         }
         match who {
             Who::Vmm(cell) => {
