@@ -15,7 +15,6 @@
 pub mod keys;
 pub mod lines;
 pub mod mux;
-pub mod names;
 pub mod pl011;
 pub mod scrollback;
 pub mod stage;

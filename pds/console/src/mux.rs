@@ -9,7 +9,6 @@
 
 use crate::keys::{Key, Keys};
 use crate::lines;
-use crate::names::Name;
 use crate::scrollback::Scrollback;
 use crate::stage::Stage;
 use crate::uart::Uart;
@@ -33,6 +32,9 @@ const BUDGET: usize = 8192;
 const ROUNDS: usize = 64;
 /// Bytes that one background guest can have in its ring, more or less, and so all that is moved for it in one go.
 const BACKGROUND: usize = 8192;
+
+/// A name that is shown: of a PD (Microkit allows 64 bytes) or of a cell.
+pub type Name = String<64>;
 
 /// A guest's console.
 pub struct Guest<'a> {

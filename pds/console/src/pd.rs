@@ -1,13 +1,14 @@
 //! Wiring: which links exist, who woke us, whom to wake.
 
 use core::cell::UnsafeCell;
+use core::fmt::Write;
 use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use partita_config::Config;
-use partita_console::mux::{Mux, Pumped};
-use partita_console::names;
+use partita_config::pd::Pd;
+use partita_console::mux::{Mux, Name, Pumped};
 use partita_console::pl011::Pl011;
 use partita_console::uart::Uart;
 use partita_protocol::layout::{Service, channel, size, vaddr};
@@ -84,6 +85,13 @@ fn config() -> Option<Config<'static>> {
     partita_config::parse(unsafe { core::slice::from_raw_parts(at(vaddr::CONFIG).as_ptr(), bytes) }).ok()
 }
 
+/// A name that is too long is cut, which cannot happen to one that Microkit took.
+fn name(text: core::fmt::Arguments<'_>) -> Name {
+    let mut name = Name::new();
+    let _ = name.write_fmt(text);
+    name
+}
+
 #[inline(never)]
 fn attach(mux: &mut Mux<'static>) {
     let (channels, config) = (channels(), config());
@@ -96,7 +104,7 @@ fn attach(mux: &mut Mux<'static>) {
             [vaddr::LOG_RX, vaddr::LOG_TX].map(|own| vaddr::service_link(service.index(), own));
         // SAFETY: the host tool maps a service's log ring when it gives the channel, our side at the service's LOG_RX.
         let link = unsafe { link(mine, yours, size::LOG_RING) };
-        mux.add_service_log(service, names::service(service, config), link);
+        mux.add_service_log(service, name(format_args!("{}", Pd::Service(service).name(config))), link);
     }
     let scrollbacks = SCROLLBACKS.take().into_iter().flatten();
     for (cell, scrollback) in scrollbacks.enumerate().filter(|(cell, _)| given(channel::client(*cell))) {
@@ -107,8 +115,12 @@ fn attach(mux: &mut Mux<'static>) {
         let (log, guest) = unsafe {
             (link(log_mine, log_yours, size::LOG_RING), link(mine, yours, size::GUEST_CONSOLE_RING))
         };
-        mux.add_vmm_log(cell, names::vmm(cell, config), log);
-        mux.add_guest(cell, names::cell(cell, config), guest, scrollback);
+        let cell_name = match config.and_then(|config| config.cells.get(cell)) {
+            Some(cell) => name(format_args!("{}", cell.name)),
+            None => name(format_args!("cell{}", cell + 1)),
+        };
+        mux.add_vmm_log(cell, name(format_args!("{}", Pd::Vmm(cell).name(config))), log);
+        mux.add_guest(cell, cell_name, guest, scrollback);
     }
 }
 

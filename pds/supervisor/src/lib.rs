@@ -7,5 +7,4 @@
 
 pub mod fault;
 pub mod lifecycle;
-pub mod names;
 pub mod power;

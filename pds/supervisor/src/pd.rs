@@ -1,11 +1,11 @@
 //! Wiring: the children's faults and calls, the timer, the secure monitor.
 
-use core::arch::asm;
 use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use partita_config::Config;
+use partita_config::pd::{Name, Pd};
 use partita_protocol::layout::{Service, channel, supervisor_vmm, vaddr};
 use partita_protocol::supervisor::{StopReason, label};
 use partita_protocol::timer::{NEVER, TimerRequest};
@@ -13,13 +13,12 @@ use partita_ring::log::{Limiter, Logger};
 use partita_ring::log_line;
 use partita_supervisor::fault;
 use partita_supervisor::lifecycle::{Lifecycle, Reaction};
-use partita_supervisor::names::{Name, Who};
 use partita_supervisor::power::Power;
 use sel4_microkit::{
     Channel, ChannelSet, Child, Handler, Infallible, MessageInfo, debug_println, get_mr, protection_domain,
     var,
 };
-use sel4_vm::{ChildPd, FaultInfo};
+use sel4_vm::{ChildPd, FaultInfo, cntfrq, cntpct};
 
 const CONSOLE: Channel = Channel::new(Service::Console.index());
 const TIMER: Channel = Channel::new(channel::TIMER);
@@ -29,22 +28,6 @@ const SYSTEM_OFF: u64 = 0x8400_0008;
 
 fn at<T>(address: usize) -> NonNull<T> {
     NonNull::with_exposed_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
-}
-
-/// Count of the architected counter.
-fn now() -> u64 {
-    let count: u64;
-    // SAFETY: reads a counter that every PD may read.
-    unsafe { asm!("isb", "mrs {}, cntpct_el0", out(reg) count, options(nomem, nostack, preserves_flags)) };
-    count
-}
-
-/// Counts per second.
-fn ticks() -> u64 {
-    let ticks: u64;
-    // SAFETY: reads a constant that every PD may read.
-    unsafe { asm!("mrs {}, cntfrq_el0", out(reg) ticks, options(pure, nomem, nostack, preserves_flags)) };
-    ticks
 }
 
 /// The configuration; an empty one if the region is not there or is not what the host tool puts there.
@@ -62,13 +45,22 @@ fn config() -> Config<'static> {
 #[protection_domain]
 fn init() -> Supervisor {
     let config = config();
-    let lifecycle = Lifecycle::new(&config, ticks());
+    let lifecycle = Lifecycle::new(&config, cntfrq());
     // SAFETY: the host tool maps the log ring in every PD.
     let logger = unsafe { Logger::at_layout(|| Channel::new(channel::CONSOLE).notify()) };
     // SAFETY: the host tool maps our request page here, for us to write; it holds an atomic only.
     let request = unsafe { at::<TimerRequest>(vaddr::TIMER_REQUEST).as_ref() };
-    let nonsense = Limiter::new(5, ticks());
-    Supervisor { config, logger, lifecycle, nonsense, power: Power::On, request, console_lives: true, deaths: 0 }
+    let nonsense = Limiter::new(5, cntfrq());
+    Supervisor {
+        config,
+        logger,
+        lifecycle,
+        nonsense,
+        power: Power::On,
+        request,
+        console_lives: true,
+        deaths: 0,
+    }
 }
 
 struct Supervisor {
@@ -92,20 +84,17 @@ enum Sentence {
 }
 
 impl Supervisor {
-    fn name(&self, who: Who) -> Name<'_> {
-        Name(who, Some(&self.config))
+    fn name(&self, who: Pd) -> Name<'_> {
+        who.name(Some(&self.config))
     }
 
-    fn child(who: Who) -> ChildPd {
-        ChildPd::new(match who {
-            Who::Service(service) => service.index(),
-            Who::Vmm(cell) => supervisor_vmm(cell),
-        })
+    fn child(who: Pd) -> Option<ChildPd> {
+        who.id().map(ChildPd::new)
     }
 
     /// Writes the same to the log and, where log lines would not be seen, to the kernel's own output.
-    fn report(&self, who: Who, fault: &FaultInfo) {
-        let registers = Self::child(who).registers().ok();
+    fn report(&self, who: Pd, fault: &FaultInfo) {
+        let registers = Self::child(who).and_then(|child| child.registers().ok());
         // The log takes all of it line by line, so there is nothing to fail.
         let _ = fault::report(&mut self.logger.writer(), self.name(who), fault, registers.as_ref());
         if !self.console_lives {
@@ -115,7 +104,7 @@ impl Supervisor {
     }
 
     /// Restarts come with issue 5; whatever decides about them decides here.
-    fn sentence(&self, _who: Who) -> Sentence {
+    fn sentence(&self, _who: Pd) -> Sentence {
         Sentence::Hold
     }
 
@@ -128,7 +117,7 @@ impl Supervisor {
     }
 
     fn begin_power_off(&mut self) {
-        let deadline = self.power.begin(now(), ticks(), self.console_lives);
+        let deadline = self.power.begin(cntpct(), cntfrq(), self.console_lives);
         if self.power == Power::On {
             return;
         }
@@ -176,7 +165,7 @@ impl Handler for Supervisor {
 
     fn notified(&mut self, channels: ChannelSet) -> Result<(), Infallible> {
         if channels.contains(TIMER) {
-            self.power.tick(now());
+            self.power.tick(cntpct());
             self.power_off_if_due();
         }
         Ok(())
@@ -185,11 +174,11 @@ impl Handler for Supervisor {
     fn protected(&mut self, channel: Channel, message: MessageInfo) -> Result<MessageInfo, Infallible> {
         // Registers first: every invocation overwrites them.
         let argument = if message.count() > 0 { get_mr(0) } else { 0 };
-        match (Who::from_id(channel.index()), message.label()) {
-            (Some(Who::Vmm(cell)), label::GUEST_RUNNING) => self.lifecycle.running(cell),
-            (Some(who @ Who::Vmm(cell)), label::GUEST_STOPPED) => {
+        match (Pd::from_id(channel.index()), message.label()) {
+            (Some(Pd::Vmm(cell)), label::GUEST_RUNNING) => self.lifecycle.running(cell),
+            (Some(who @ Pd::Vmm(cell)), label::GUEST_STOPPED) => {
                 let reason = StopReason::from_word(argument);
-                let reaction = self.lifecycle.stopped(cell, reason, now());
+                let reaction = self.lifecycle.stopped(cell, reason, cntpct());
                 let what = match reason {
                     StopReason::PowerOff => "switched off",
                     StopReason::Reset => "reset",
@@ -199,13 +188,17 @@ impl Handler for Supervisor {
                 log_line!(self.logger, "guest of {} {what}{next}", self.name(who));
                 self.react(cell, reaction);
             }
-            (Some(Who::Service(Service::Console)), label::DRAINED) => {
+            (Some(Pd::Service(Service::Console)), label::DRAINED) => {
                 self.power.drained();
                 self.power_off_if_due();
             }
             (Some(who), label) => {
-                if let Some(more) = self.nonsense.allow(now()) {
-                    log_line!(self.logger, "call {label} from {} means nothing ({more} more)", self.name(who));
+                if let Some(more) = self.nonsense.allow(cntpct()) {
+                    log_line!(
+                        self.logger,
+                        "call {label} from {} means nothing ({more} more)",
+                        self.name(who)
+                    );
                 }
             }
             (None, _) => {}
@@ -215,29 +208,29 @@ impl Handler for Supervisor {
 
     fn fault(&mut self, child: Child, message: MessageInfo) -> Result<Option<MessageInfo>, Infallible> {
         let fault = FaultInfo::new(message.inner());
-        let Some(who) = Who::from_id(child.index()) else { return Ok(None) };
+        let Some(who) = Pd::from_id(child.index()) else { return Ok(None) };
         self.deaths = self.deaths.saturating_add(1);
-        if who == Who::Service(Service::Console) {
+        if who == Pd::Service(Service::Console) {
             self.console_lives = false;
         }
         self.report(who, &fault);
         match self.sentence(who) {
             Sentence::Hold => {
                 // It is stopped by its fault; this also takes the fault out of our reply object.
-                let _ = Self::child(who).stop();
+                let _ = Self::child(who).map(|child| child.stop());
                 log_line!(self.logger, "{} stays stopped", self.name(who));
             }
         }
         match who {
-            Who::Vmm(cell) => {
+            Pd::Vmm(cell) => {
                 let reaction = self.lifecycle.vmm_died(cell);
                 self.react(cell, reaction);
             }
-            Who::Service(Service::Console) => {
+            Pd::Service(Service::Console) => {
                 self.power.drained();
                 self.power_off_if_due();
             }
-            Who::Service(_) => {}
+            Pd::Service(_) => {}
         }
         Ok(None)
     }
