@@ -30,7 +30,7 @@ check:   ## say what is wrong with partita.json
 report:  ## what each protection domain may touch
 	@$(PARTITA) report
 bench:   ## measure
-	@$(PARTITA) bench
+	@CONFIG=$(or $(CONFIG),release) $(PARTITA) bench
 image:   ## the image for a board, and the words to flash it
 	@$(PARTITA) image
 generate: ## write system.xml and the schema again after a change of partita.json

@@ -96,7 +96,7 @@ fn guest_dtb(context: &Context, cell: &Cell<'_>) -> Result<Vec<u8>> {
 
 /// Builds the PDs and copies them to `out`.
 fn pds(context: &Context, sdk: &Sdk, out: &Path) -> Result {
-    let target = out.join("target");
+    let target = context.programs().join("target");
     let mut command = Command::new(tools::cargo());
     command
         .current_dir(&context.root)

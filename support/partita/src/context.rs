@@ -123,10 +123,18 @@ impl Context {
         self.root.join(&self.options.build_dir)
     }
 
-    /// The directory of this board, configuration and kind of SDK.
-    pub fn out(&self) -> PathBuf {
+    /// The directory of this board, configuration and kind of SDK. All systems share the programs built there.
+    pub fn programs(&self) -> PathBuf {
         let kind = if self.options.microkit_sdk.is_some() { "official" } else { "embedded" };
         self.build_dir().join(self.board.name).join(self.config.to_string()).join(kind)
+    }
+
+    /// The directory of this system: the one above, or for another description than partita.json one below it.
+    pub fn out(&self) -> PathBuf {
+        match self.options.description.file_stem() {
+            Some(stem) if stem != "partita" => self.programs().join(stem),
+            _ => self.programs(),
+        }
     }
 
     /// Where the recipe of the Linux guest leaves its files.

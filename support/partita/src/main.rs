@@ -64,9 +64,8 @@ fn run(cli: Cli) -> Result {
     match cli.command {
         Command::Check => {
             let text = context.read_description()?;
-            let config = context.parse(&text)?;
-            system::generate(&config, context.board)?;
-            println!("{}: ok, {} cells", context.description().display(), config.cells.len());
+            system::generate(&context.parse(&text)?, context.board)?;
+            println!("{}: ok", context.description().display());
             Ok(())
         }
         Command::Generate { output } => {

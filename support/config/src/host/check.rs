@@ -65,7 +65,7 @@ fn controllers(config: &Config<'_>, problems: &mut Problems<'_>) {
 
 fn cell(path: &str, cell: &Cell<'_>, problems: &mut Problems<'_>) {
     let memory = cell.memory.0;
-    if !(MEMORY_MIN..=MEMORY_MAX).contains(&memory) || memory % LOAD_ALIGN != 0 {
+    if !(MEMORY_MIN..=MEMORY_MAX).contains(&memory) || !memory.is_multiple_of(LOAD_ALIGN) {
         let wrong = format!("is {}", cell.memory);
         problems.add(format!("{path}.memory"), wrong, "it must be a multiple of 2M from 16M to 16G");
     }

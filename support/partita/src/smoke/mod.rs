@@ -5,7 +5,7 @@
 //! Afterwards, on the host: the file system is clean, the file has the same hash, and not one byte outside the guest's
 //! window differs from the original.
 
-mod disk;
+pub mod disk;
 
 use std::{path::Path, process::Command, time::Duration};
 

@@ -1,15 +1,20 @@
 //! Decides who gets what: every region, mapping, interrupt and channel of a system.
 //!
 //! Rule 1 of docs/architecture.md is made here: [`Composer::link`] is the only place that maps a page into two PDs for
-//! communication, and it makes exactly one of them the writer. The other shared memory is guest RAM (guest, its VMM, and
-//! the backends of its disks) and what nobody can write (partita.json, guest kernels, device trees).
+//! communication, and it makes exactly one of them the writer. Names of regions are words joined by dots, which names in
+//! partita.json cannot contain, so two can never be the same.
+//!
+//! The other shared memory is guest RAM (guest, its VMM, and the backends of its disks), the register pages of virtio
+//! devices (written by the VMM, read by the guest) and what nobody can write (partita.json, guest kernels, device trees).
 
-use partita_config::{Cell, Config, Controller};
+use partita_config::{Cell, Config, Controller, Pd as Who};
 use partita_protocol::layout::{self, Service, channel, guest, priority, size, supervisor_vmm, vaddr};
 
 use super::model::{Channel, End, Map, Pd, Region, System, VirtualMachine};
 use crate::board::{Board, DeviceAt};
 
+/// Name of the region of the GIC's virtual CPU interface.
+const GICV: &str = "gicv";
 /// Stack of every PD: parsing partita.json is what needs most.
 const STACK: u64 = 0x8000;
 /// Name of the region and of the file with partita.json.
@@ -17,15 +22,14 @@ pub const CONFIG: &str = "partita.json";
 
 /// Builds the system.
 pub fn compose(config: &Config<'_>, board: &Board) -> System {
-    let mut composer = Composer::default();
-    composer.shared(config);
+    let mut composer = Composer { config, system: System::default() };
+    composer.shared(config, board);
     let mut supervisor = Composer::supervisor();
     let timer = Composer::timer(board);
     let console = composer.console(board);
     let blks: Vec<Pd> =
         config.controllers.iter().enumerate().map(|(n, c)| composer.blk(board, n, c)).collect();
-    let vmms: Vec<Pd> =
-        config.cells.iter().enumerate().map(|(n, cell)| composer.vmm(board, n, cell)).collect();
+    let vmms: Vec<Pd> = config.cells.iter().enumerate().map(|(n, cell)| composer.vmm(n, cell)).collect();
     supervisor.children = [timer, console].into_iter().chain(blks).chain(vmms).collect();
     composer.system.pds.push(supervisor);
 
@@ -33,7 +37,7 @@ pub fn compose(config: &Config<'_>, board: &Board) -> System {
         composer.common_links(&client);
     }
     for (n, cell) in config.cells.iter().enumerate() {
-        composer.guest_console(n, cell);
+        composer.guest_console(n);
         composer.stats(n, cell);
         for (c, controller) in config.controllers.iter().enumerate() {
             if cell.disks.iter().any(|disk| disk.controller == controller.name) {
@@ -46,12 +50,22 @@ pub fn compose(config: &Config<'_>, board: &Board) -> System {
 
 /// Name of a cell's RAM region.
 pub fn ram_name(cell: &str) -> String {
-    format!("guest_ram_{cell}")
+    format!("guest_ram.{cell}")
 }
 
 /// Name of the file with a cell's device tree.
 pub fn dtb_name(cell: &str) -> String {
     format!("{cell}.dtb")
+}
+
+/// Name of a cell's VMM.
+fn vmm_name(config: &Config<'_>, n: usize) -> String {
+    Who::Vmm(n).name(Some(config)).to_string()
+}
+
+/// Name of a controller's driver.
+fn blk_name(config: &Config<'_>, n: usize) -> String {
+    Who::Service(blk_service(n)).name(Some(config)).to_string()
 }
 
 /// Who uses the common services: where its links are at the service's side.
@@ -101,26 +115,24 @@ fn clients(config: &Config<'_>) -> Vec<Client> {
         Client::service("timer", Service::Timer),
         Client::service("console", Service::Console),
     ];
-    for (n, controller) in config.controllers.iter().enumerate() {
-        clients.push(Client::service(&blk_name(controller.name), blk_service(n)));
+    for n in 0..config.controllers.len() {
+        clients.push(Client::service(&blk_name(config, n), blk_service(n)));
     }
-    for (n, cell) in config.cells.iter().enumerate() {
-        clients.push(Client::cell(vmm_name(cell.name), n));
+    for n in 0..config.cells.len() {
+        clients.push(Client::cell(vmm_name(config, n), n));
     }
     clients
 }
 
-#[derive(Default)]
-struct Composer {
+struct Composer<'a> {
+    config: &'a Config<'a>,
     system: System,
 }
 
-impl Composer {
+impl Composer<'_> {
     fn region(&mut self, region: Region) -> String {
         let name = region.name.clone();
-        if !self.system.regions.iter().any(|other| other.name == name) {
-            self.system.regions.push(region);
-        }
+        self.system.regions.push(region);
         name
     }
 
@@ -128,25 +140,28 @@ impl Composer {
         self.region(Region { name, size: size as u64, ..Region::default() })
     }
 
-    /// What nobody can write: partita.json, guest kernels and initramfs (one region for all cells that use a file),
-    /// device trees.
-    fn shared(&mut self, config: &Config<'_>) {
+    /// What all use: partita.json and the device trees, which nobody can write, and the GIC's page for guests, of which each
+    /// CPU has its own and the kernel switches the contents.
+    fn shared(&mut self, config: &Config<'_>, board: &Board) {
         let prefill = Some(CONFIG.into());
         self.region(Region { name: "config".into(), prefill, ..Region::default() });
+        let paddr = Some(board.gicv);
+        self.region(Region { name: GICV.into(), size: size::PAGE as u64, paddr, ..Region::default() });
         for cell in &config.cells {
             let prefill = Some(dtb_name(cell.name));
-            self.region(Region { name: format!("guest_dtb_{}", cell.name), prefill, ..Region::default() });
+            self.region(Region { name: format!("guest_dtb.{}", cell.name), prefill, ..Region::default() });
         }
     }
 
+    /// Guest kernels and initramfs: nobody can write them, so all cells that use a file share a region.
     fn guest_file(&mut self, path: &str) -> String {
         let known = self.system.regions.iter().find(|region| region.prefill.as_deref() == Some(path));
         if let Some(region) = known {
             return region.name.clone();
         }
         let number =
-            self.system.regions.iter().filter(|region| region.name.starts_with("guest_file_")).count();
-        let name = format!("guest_file_{number}");
+            self.system.regions.iter().filter(|region| region.name.starts_with("guest_file.")).count();
+        let name = format!("guest_file.{number}");
         self.region(Region { name, large: true, prefill: Some(path.into()), ..Region::default() })
     }
 
@@ -191,9 +206,9 @@ impl Composer {
 
     fn blk(&mut self, board: &Board, n: usize, controller: &Controller<'_>) -> Pd {
         let at = board.controller(controller);
-        let device = self.device(format!("{}_registers", controller.name), at);
-        let dma = self.memory(format!("{}_dma", controller.name), size::DMA);
-        let inflight = self.memory(format!("{}_inflight", controller.name), size::PAGE);
+        let device = self.device(format!("registers.{}", controller.name), at);
+        let dma = self.memory(format!("dma.{}", controller.name), size::DMA);
+        let inflight = self.memory(format!("inflight.{}", controller.name), size::PAGE);
         let maps = vec![
             config_map(),
             device,
@@ -201,7 +216,7 @@ impl Composer {
             map(&inflight, vaddr::BLK_INFLIGHT, "rw"),
         ];
         Pd {
-            name: blk_name(controller.name),
+            name: blk_name(self.config, n),
             elf: "blk.elf",
             priority: priority::BLK,
             stack: STACK,
@@ -218,12 +233,10 @@ impl Composer {
         Map { cached: false, ..map(&name, vaddr::DEVICE, "rw") }
     }
 
-    fn vmm(&mut self, board: &Board, n: usize, cell: &Cell<'_>) -> Pd {
+    fn vmm(&mut self, n: usize, cell: &Cell<'_>) -> Pd {
         let ram = Region { name: ram_name(cell.name), size: cell.memory.0, large: true, ..Region::default() };
         let ram = self.region(ram);
         let kernel = self.guest_file(cell.kernel);
-        let gicv = Region { name: "gicv".into(), size: 0x1000, paddr: Some(board.gicv), ..Region::default() };
-        let gicv = self.region(gicv);
         let mut maps = vec![
             config_map(),
             Map { setvar_size: Some("guest_ram_size".into()), ..map(&ram, vaddr::GUEST_RAM, "rw") },
@@ -233,17 +246,17 @@ impl Composer {
             let initrd = self.guest_file(initrd);
             maps.push(sized(&initrd, vaddr::GUEST_INITRD, "guest_initrd_size"));
         }
-        maps.push(sized(&format!("guest_dtb_{}", cell.name), vaddr::GUEST_DTB, "guest_dtb_size"));
+        maps.push(sized(&format!("guest_dtb.{}", cell.name), vaddr::GUEST_DTB, "guest_dtb_size"));
         let mut guest_maps =
-            vec![map_at(&ram, guest::RAM, "rwx"), Map { cached: false, ..map_at(&gicv, guest::GICC, "rw") }];
+            vec![map_at(&ram, guest::RAM, "rwx"), Map { cached: false, ..map_at(GICV, guest::GICC, "rw") }];
         let devices = cell.devices().count();
         if devices != 0 {
-            let registers = self.memory(format!("virtio_registers_{}", cell.name), devices * size::PAGE);
+            let registers = self.memory(format!("virtio_registers.{}", cell.name), devices * size::PAGE);
             maps.push(Map { cached: false, ..map(&registers, vaddr::VIRTIO_REGISTERS, "rw") });
             guest_maps.push(Map { cached: false, ..map_at(&registers, guest::VIRTIO, "r") });
         }
         let vm = VirtualMachine {
-            name: cell.name.into(),
+            name: format!("guest.{}", cell.name),
             priority: cell.priority,
             budget: cell.budget_us,
             period: cell.period_us,
@@ -251,7 +264,7 @@ impl Composer {
             maps: guest_maps,
         };
         Pd {
-            name: vmm_name(cell.name),
+            name: vmm_name(self.config, n),
             elf: "vmm.elf",
             priority: priority::VMM,
             stack: STACK,
@@ -280,27 +293,27 @@ impl Composer {
         }
     }
 
-    fn guest_console(&mut self, n: usize, cell: &Cell<'_>) {
-        let client = Client::cell(vmm_name(cell.name), n);
+    fn guest_console(&mut self, n: usize) {
+        let client = Client::cell(vmm_name(self.config, n), n);
         let own = [vaddr::GUEST_CONSOLE_TX, vaddr::GUEST_CONSOLE_RX];
         self.both_ways(&client, "console", "guest_console", own, size::GUEST_CONSOLE_RING);
     }
 
     /// The counters of a VMM, for the supervisor.
     fn stats(&mut self, n: usize, cell: &Cell<'_>) {
-        let vmm = vmm_name(cell.name);
+        let vmm = vmm_name(self.config, n);
         let far = vaddr::cell_link(n, vaddr::VMM_STATS);
-        self.link(format!("stats_{}", cell.name), size::PAGE, (&vmm, vaddr::VMM_STATS), ("supervisor", far));
+        self.link(format!("stats.{}", cell.name), size::PAGE, (&vmm, vaddr::VMM_STATS), ("supervisor", far));
         if let Some(map) = self.pd(&vmm).maps.last_mut() {
             map.setvar_size = Some("vmm_stats_size".into());
         }
     }
 
     fn disk_link(&mut self, n: usize, cell: &Cell<'_>, c: usize, controller: &Controller<'_>) {
-        let (vmm, blk) = (vmm_name(cell.name), blk_name(controller.name));
+        let (vmm, blk) = (vmm_name(self.config, n), blk_name(self.config, c));
         let up = End { pd: vmm.clone(), id: channel::vmm_blk(c), calls: true };
         self.channel(up, End { pd: blk.clone(), id: channel::client(n), calls: false });
-        let status = format!("status_{}_{}", controller.name, cell.name);
+        let status = format!("status.{}.{}", controller.name, cell.name);
         let far = vaddr::cell_link(n, vaddr::BACKEND_STATUS);
         self.link(status, size::PAGE, (&blk, far), (&vmm, vaddr::BACKEND_STATUS + c * size::PAGE));
         let ram = ram_name(cell.name);
@@ -314,8 +327,8 @@ impl Composer {
     fn both_ways(&mut self, client: &Client, service: &str, kind: &str, own: [usize; 2], bytes: usize) {
         let pd = client.pd.as_str();
         let [writes, reads] = own;
-        self.link(format!("{kind}_tx_{pd}"), bytes, (pd, writes), (service, client.far(writes)));
-        self.link(format!("{kind}_rx_{pd}"), bytes, (service, client.far(reads)), (pd, reads));
+        self.link(format!("{kind}_tx.{pd}"), bytes, (pd, writes), (service, client.far(writes)));
+        self.link(format!("{kind}_rx.{pd}"), bytes, (service, client.far(reads)), (pd, reads));
     }
 
     /// A region that one PD writes and another reads.

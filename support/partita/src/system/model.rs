@@ -132,6 +132,11 @@ impl System {
         if pds.len() > MAX_PDS {
             fail!("the system needs {} protection domains; Microkit has room for {MAX_PDS}", pds.len());
         }
+        for (place, region) in self.regions.iter().enumerate() {
+            if self.regions.iter().take(place).any(|other| other.name == region.name) {
+                fail!("the system would have two regions {}", region.name);
+            }
+        }
         for pd in pds {
             let ends = self.channels.iter().flat_map(|Channel(a, b)| [a, b]).filter(|end| end.pd == pd.name);
             let ids: Vec<usize> = ends.map(|end| end.id).chain(pd.irqs.iter().map(|(id, _)| *id)).collect();

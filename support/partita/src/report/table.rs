@@ -1,0 +1,139 @@
+//! Writes the report.
+
+use std::fmt::Write;
+
+use super::read::{Domain, Map, Region, System};
+
+/// The whole report.
+pub fn write(system: &System) -> String {
+    let mut text = String::new();
+    for domain in &system.domains {
+        // Writing to a String cannot fail.
+        let _ = write_domain(&mut text, system, domain);
+    }
+    let _ = write_exceptions(&mut text, system);
+    text
+}
+
+fn write_domain(text: &mut String, system: &System, domain: &Domain) -> std::fmt::Result {
+    writeln!(text, "{}  ({})", domain.name, powers(system, domain).join(", "))?;
+    for map in &domain.maps {
+        let region = system.regions.iter().find(|region| region.name == map.region);
+        let size = region.map_or_else(String::new, size);
+        let kind = if map.cached { "cached" } else { "device" };
+        let paddr =
+            region.and_then(|region| region.paddr).map_or_else(String::new, |paddr| format!("{paddr:#x}"));
+        let vaddr = format!("{:#x}", map.vaddr);
+        let mut note = sharing(system, domain, map);
+        if domain.physical.contains(&map.region) {
+            note.push_str("; physical address known");
+        }
+        writeln!(
+            text,
+            "    {:<14} {size:>10}  {:<3} {kind}  {vaddr:>8}  {paddr:>16}  {note}",
+            map.region, map.perms
+        )?;
+    }
+    for (irq, trigger, id) in &domain.irqs {
+        writeln!(text, "    irq {irq} ({trigger}) as {id}")?;
+    }
+    for [a, b] in &system.channels {
+        for (mine, other) in [(a, b), (b, a)] {
+            if mine.pd != domain.name {
+                continue;
+            }
+            let other_pd = &other.pd;
+            let words = [
+                (mine.calls, format!("calls {other_pd}")),
+                (other.calls, format!("is called by {other_pd}")),
+                (mine.notifies, format!("notifies {other_pd}")),
+            ];
+            let words: Vec<String> =
+                words.into_iter().filter(|(holds, _)| *holds).map(|(_, word)| word).collect();
+            writeln!(text, "    {}", words.join(", "))?;
+        }
+    }
+    writeln!(text)
+}
+
+fn powers(system: &System, domain: &Domain) -> Vec<String> {
+    let mut powers = Vec::new();
+    if let Some(vcpus) = domain.vcpus {
+        powers.push(format!("virtual machine of {}", domain.parent.as_deref().unwrap_or("nobody")));
+        powers.push(format!("priority {}", domain.priority));
+        powers.push(format!("{vcpus} vCPU{}", if vcpus == 1 { "" } else { "s" }));
+        return powers;
+    }
+    powers.push(format!("priority {}", domain.priority));
+    if let Some(parent) = &domain.parent {
+        powers.push(format!("child of {parent}"));
+    }
+    // Whoever drives a device and knows a physical address can have the device write anywhere: there is no IOMMU.
+    let is_device =
+        |map: &Map| !map.cached && system.regions.iter().any(|r| r.name == map.region && r.paddr.is_some());
+    if !domain.physical.is_empty() && domain.maps.iter().any(is_device) {
+        powers.push("DMA".into());
+    }
+    if domain.smc {
+        powers.push("secure monitor calls".into());
+    }
+    let children: Vec<&str> = system
+        .domains
+        .iter()
+        .filter(|other| other.vcpus.is_none() && other.parent.as_ref() == Some(&domain.name))
+        .map(|child| child.name.as_str())
+        .collect();
+    if !children.is_empty() {
+        powers.push(format!("parent of {}", children.join(", ")));
+    }
+    powers
+}
+
+fn size(region: &Region) -> String {
+    match (region.size, &region.prefill) {
+        (Some(size), _) if size % (1 << 20) == 0 => format!("{} MiB", size >> 20),
+        (Some(size), _) => format!("{} KiB", size >> 10),
+        (None, Some(_)) => "file".into(),
+        (None, None) => String::new(),
+    }
+}
+
+/// Who else has the region.
+fn sharing(system: &System, domain: &Domain, map: &Map) -> String {
+    let others: Vec<String> = system
+        .domains
+        .iter()
+        .filter(|other| other.name != domain.name)
+        .flat_map(|other| other.maps.iter().map(move |map| (other, map)))
+        .filter(|(_, other)| other.region == map.region)
+        .map(|(other, map)| format!("{} {}", other.name, map.perms))
+        .collect();
+    let writers = writers(system, &map.region);
+    let first = match writers.as_slice() {
+        _ if others.is_empty() => return "alone".into(),
+        [] => "no writer".into(),
+        [_] => "one writer".into(),
+        _ => format!("WRITERS: {}", writers.join(", ")),
+    };
+    format!("{first}; also: {}", others.join(", "))
+}
+
+fn writers<'a>(system: &'a System, region: &str) -> Vec<&'a str> {
+    let writes =
+        |domain: &&Domain| domain.maps.iter().any(|map| map.region == region && map.perms.contains('w'));
+    system.domains.iter().filter(writes).map(|domain| domain.name.as_str()).collect()
+}
+
+fn write_exceptions(text: &mut String, system: &System) -> std::fmt::Result {
+    let exceptions: Vec<(&Region, Vec<&str>)> = system
+        .regions
+        .iter()
+        .map(|region| (region, writers(system, &region.name)))
+        .filter(|(_, writers)| writers.len() > 1)
+        .collect();
+    writeln!(text, "Exceptions to rule 1 (one writer per page): {}", exceptions.len())?;
+    for (region, writers) in exceptions {
+        writeln!(text, "    {}: written by {}", region.name, writers.join(", "))?;
+    }
+    Ok(())
+}
