@@ -8,6 +8,7 @@
 use crate::sync::AtomicU64;
 #[cfg(not(loom))]
 use core::ptr::NonNull;
+#[cfg(not(loom))]
 use partita_protocol::layout::size::PAGE;
 
 /// What the writer of a page set says about both directions. Producer and consumer words are on cache lines of their own.

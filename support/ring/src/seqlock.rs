@@ -120,7 +120,8 @@ impl<'a, T: FromBytes + IntoBytes> Reader<'a, T> {
         (0..TRIES).find_map(|_| self.try_read())
     }
 
-    fn try_read(&self) -> Option<T> {
+    /// [`Reader::read`] with one try.
+    pub fn try_read(&self) -> Option<T> {
         let Page { sequence, words } = self.page;
         let before = sequence.load(Ordering::Acquire);
         if before & 1 != 0 {
