@@ -57,6 +57,7 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
             }
             label::VPPI_EVENT => {
                 self.stats.count(Counter::Timer);
+                self.talked |= self.terminal.take_unsent();
                 if let Some(owed) = self.timer_owed.get_mut(vcpu) {
                     *owed = true;
                 }
@@ -90,6 +91,7 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
         match fault::trap(esr) {
             Trap::Wfi => {
                 self.stats.count(Counter::Wfi);
+                self.talked |= self.terminal.take_unsent();
                 self.sleep(vcpu, esr);
             }
             Trap::Wfe => {
@@ -224,10 +226,13 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
                 self.stats.count(Counter::Uart);
                 if access.write {
                     let value = self.operand(vcpu, &access);
-                    self.use_terminal(|terminal| terminal.write_uart(offset, value as u32));
+                    self.talked |= self.terminal.write_uart(offset, value as u32);
+                    self.update_uart_line();
                     self.resume_with(vcpu, &[pc.wrapping_add(INSTRUCTION)]);
                 } else {
-                    let value = self.use_terminal(|terminal| terminal.uart.read(offset));
+                    let (value, flush) = self.terminal.read_uart(offset);
+                    self.talked |= flush;
+                    self.update_uart_line();
                     self.loaded(vcpu, pc, &access, value.into());
                 }
             }

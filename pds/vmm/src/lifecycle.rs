@@ -28,6 +28,7 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
         };
         self.gic.reset();
         self.terminal.reset();
+        self.uart_line = false;
         self.cpus = Cpus::new(self.vcpus.len());
         self.phase = Phase::Running;
         self.switch_on(0, plan.kernel, plan.dtb);
@@ -77,6 +78,7 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
         }
         self.phase = Phase::Stopping(reason);
         self.terminal.reset();
+        self.talked = true;
         // All are marked before the first is asked, so that the last answer, and no earlier one, ends it.
         for (device, slot) in self.disks.iter_mut().enumerate() {
             if let Slot::Ready(disk) = slot

@@ -14,6 +14,8 @@ use partita_virtio::queue::Fault;
 const ROUNDS: usize = 4;
 /// Room in the ring that is worth a wake-up when output is stuck.
 const ROOM: usize = 1024;
+/// A guest that reads the PL011 this often after a byte waits for an answer (to write a byte takes two or three).
+const POLLS: u32 = 8;
 
 struct Out<'t, 'a>(&'t mut Tx<'a>);
 
@@ -75,12 +77,15 @@ pub struct Terminal<'a, P> {
     /// The virtio-console, if the cell has one, and its device number.
     pub port: Option<(usize, Port<P>)>,
     ring: Duplex<'a>,
+    unsent: bool,
+    /// Reads of PL011 registers since it last sent a byte.
+    polls: u32,
 }
 
 impl<'a, P: RegisterPage> Terminal<'a, P> {
     /// Over the ring to the console PD.
     pub fn new(ring: Duplex<'a>, port: Option<(usize, Port<P>)>) -> Self {
-        Self { uart: Pl011::new(), port, ring }
+        Self { uart: Pl011::new(), port, ring, unsent: false, polls: 0 }
     }
 
     /// Puts the PL011 into its reset state, for a restart of the guest.
@@ -91,14 +96,44 @@ impl<'a, P: RegisterPage> Terminal<'a, P> {
         }
     }
 
-    /// The guest writes a PL011 register.
-    pub fn write_uart(&mut self, offset: u64, value: u32) {
+    /// The guest writes a PL011 register. True if what it has sent so far should go to the console PD at once.
+    pub fn write_uart(&mut self, offset: u64, value: u32) -> bool {
+        let mut flush = false;
         if let Effect::Send(byte) = self.uart.write(offset, value) {
+            self.polls = 0;
+            self.unsent = true;
             self.ring.tx.write(&[byte]);
-            if self.ring.tx.free() == 0 {
+            let free = self.ring.tx.free();
+            if free == 0 {
                 self.uart.block(!self.ring.tx.arm(ROOM));
             }
+            flush = byte == b'\n' || free <= ROOM;
         }
+        if !self.has_driver() {
+            self.feed_uart();
+        }
+        flush
+    }
+
+    /// The guest reads a PL011 register. The flag is as for [`Terminal::write_uart`].
+    pub fn read_uart(&mut self, offset: u64) -> (u32, bool) {
+        let value = self.uart.read(offset);
+        if !self.has_driver() {
+            self.feed_uart();
+        }
+        self.polls = self.polls.saturating_add(1);
+        (value, self.unsent && self.polls > POLLS)
+    }
+
+    /// Bytes of the PL011 wait in the ring without the console PD knowing. A notification for each would cost the guest
+    /// far more than the byte; they go at the end of a line, when the guest rests, and with the next tick.
+    pub fn take_unsent(&mut self) -> bool {
+        core::mem::take(&mut self.unsent)
+    }
+
+    /// A driver runs the virtio-console, so input is for that.
+    fn has_driver(&self) -> bool {
+        self.port.as_ref().is_some_and(|(_, port)| port.live.is_some())
     }
 
     /// Moves what can be moved in both directions: after a notification of the console PD, a kick, or whatever else may

@@ -105,8 +105,10 @@ pub struct Vmm<'a, M, P> {
     /// Whose fault is unanswered.
     replying: Option<usize>,
     notify: Option<usize>,
-    /// The terminal was used during this event.
+    /// The terminal was used during this event: the console PD may have to know.
     pub(crate) talked: bool,
+    /// Level of the PL011's interrupt.
+    pub(crate) uart_line: bool,
 }
 
 /// What a [`Vmm`] is made of.
@@ -159,6 +161,7 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
             replying: None,
             notify: None,
             talked: false,
+            uart_line: false,
         }
     }
 
@@ -331,12 +334,24 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
                 "guest broke the rules of its virtio-console ({fault:?}): needs reset"
             ));
         }
-        self.gic.set_line(0, guest::UART_IRQ as u16, self.terminal.uart.line());
+        self.update_uart_line();
         if let Some((device, port)) = &self.terminal.port {
             self.gic.set_line(0, interrupt_of(*device), port.transport.interrupt_pending());
         }
         self.deliver();
         result
+    }
+
+    /// Updates the PL011's interrupt line, and delivers if it rose.
+    pub(crate) fn update_uart_line(&mut self) {
+        let high = self.terminal.uart.line();
+        if high != self.uart_line {
+            self.uart_line = high;
+            self.gic.set_line(0, guest::UART_IRQ as u16, high);
+            if high {
+                self.deliver();
+            }
+        }
     }
 
     /// A backend has something to say about one of its devices.
