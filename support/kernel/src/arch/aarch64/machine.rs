@@ -167,6 +167,7 @@ static INSTANCE: Instance = Instance(UnsafeCell::new(MaybeUninit::uninit()));
 /// Physical address of the boot description; the packer writes it.
 #[unsafe(no_mangle)]
 #[used]
+#[unsafe(link_section = ".data")]
 static partita_boot_description: Word = Word(UnsafeCell::new(0));
 
 #[repr(transparent)]
