@@ -1,0 +1,141 @@
+//! Which event calls what, on the cheap paths of the kernel.
+//!
+//! At most one action per wake-up is left to be joined with the next receive. The interrupt is acknowledged only while
+//! something is in flight: an idle device does not interrupt, so after the last completion the acknowledgement waits for
+//! the next kick, where it costs no system call of its own.
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use partita_blk_backend::REPLY_MRS;
+use partita_protocol::MAX_CELLS;
+use partita_protocol::backend::Status;
+use partita_protocol::layout::channel;
+use partita_ring::log::Logger;
+use partita_storage::device::BlockDevice;
+use sel4_microkit::{
+    Channel, ChannelSet, DeferredAction, Handler, Infallible, MessageInfo, get_mr, protection_domain, set_mr,
+};
+
+use crate::setup::{self, BlkBackend};
+
+const IRQ: Channel = Channel::new(channel::DEVICE_IRQ);
+/// Message registers that a call may have.
+const CALL_MRS: usize = 6;
+
+/// Memory that is too big for the stack and is taken once.
+struct Static<T> {
+    value: UnsafeCell<T>,
+    taken: AtomicBool,
+}
+
+// SAFETY: the value is reached through `take` only, which hands it out once, and a PD has one thread.
+unsafe impl<T> Sync for Static<T> {}
+
+impl<T> Static<T> {
+    const fn new(value: T) -> Self {
+        Static { value: UnsafeCell::new(value), taken: AtomicBool::new(false) }
+    }
+
+    fn take(&'static self) -> Option<&'static mut T> {
+        // SAFETY: the swap lets one caller through, ever, so this is the only reference.
+        (!self.taken.swap(true, Ordering::Relaxed)).then(|| unsafe { &mut *self.value.get() })
+    }
+}
+
+static LOGGER: Static<Option<Logger<'static>>> = Static::new(None);
+static BACKEND: Static<Option<BlkBackend>> = Static::new(None);
+
+struct Blk {
+    /// `None` if there is nothing to serve.
+    backend: Option<&'static mut BlkBackend>,
+    /// The kernel holds the interrupt back until it is acknowledged.
+    unacknowledged: bool,
+    deferred: Option<DeferredAction>,
+}
+
+#[protection_domain]
+fn init() -> impl Handler {
+    // SAFETY: the host tool gives every PD its log ring at the layout's addresses.
+    let logger = unsafe { Logger::at_layout(|| Channel::new(channel::CONSOLE).notify()) };
+    let logger = LOGGER.take().map(|place| &*place.insert(logger));
+    let backend = logger.and_then(|logger| {
+        let place = BACKEND.take()?;
+        *place = setup::start(logger);
+        place.as_mut()
+    });
+    Blk { backend, unacknowledged: false, deferred: None }
+}
+
+impl Blk {
+    /// After any event: work, then tell the clients and the kernel.
+    fn work(&mut self) {
+        let Some(backend) = &mut self.backend else { return };
+        if backend.run() {
+            // Nothing in flight would call us again for the rest: let the device do it.
+            backend.device_mut().nudge();
+            self.acknowledge();
+        }
+        let Some(backend) = &mut self.backend else { return };
+        let mut clients = backend.take_notify();
+        if backend.is_busy() {
+            self.acknowledge();
+        }
+        while clients != 0 {
+            let client = Channel::new(channel::client(clients.trailing_zeros() as usize));
+            clients &= clients - 1;
+            if clients == 0 && self.deferred.is_none() {
+                self.deferred = Some(DeferredAction::new_notify(client));
+            } else {
+                client.notify();
+            }
+        }
+    }
+
+    fn acknowledge(&mut self) {
+        if core::mem::take(&mut self.unacknowledged) {
+            self.deferred = Some(DeferredAction::new_irq_ack(IRQ));
+        }
+    }
+}
+
+impl Handler for Blk {
+    type Error = Infallible;
+
+    fn notified(&mut self, channels: ChannelSet) -> Result<(), Infallible> {
+        let Some(backend) = &mut self.backend else { return Ok(()) };
+        if channels.contains(IRQ) {
+            self.unacknowledged = true;
+            backend.interrupt();
+        }
+        for client in 0..MAX_CELLS {
+            if channels.contains(Channel::new(channel::client(client))) {
+                backend.kicked(client);
+            }
+        }
+        self.work();
+        Ok(())
+    }
+
+    fn protected(&mut self, from: Channel, message: MessageInfo) -> Result<MessageInfo, Infallible> {
+        let mut mrs = [0; CALL_MRS];
+        for (i, mr) in mrs.iter_mut().enumerate().take(message.count()) {
+            *mr = get_mr(i);
+        }
+        let mut reply = [0; REPLY_MRS];
+        let mut count = 1;
+        match (&mut self.backend, from.index().checked_sub(channel::client(0))) {
+            (Some(backend), Some(client)) => count = backend.call(client, message.label(), &mrs, &mut reply),
+            _ => reply[0] = Status::Failed as u64,
+        }
+        self.work();
+        for (i, mr) in reply.iter().enumerate().take(count) {
+            set_mr(i, *mr);
+        }
+        Ok(MessageInfo::new(0, count))
+    }
+
+    fn take_deferred_action(&mut self) -> Option<DeferredAction> {
+        self.deferred.take()
+    }
+}

@@ -1,0 +1,207 @@
+//! The start: memory by the addresses of `partita_protocol::layout`, the device, each client's windows.
+
+use core::num::NonZeroUsize;
+use core::ptr::NonNull;
+
+use partita_blk_backend::inflight::InflightPage;
+use partita_blk_backend::{Backend, ClientConfig, DiskConfig};
+use partita_config::{Cell, Config, Disk, Partition};
+use partita_protocol::backend::BackendStatus;
+use partita_protocol::layout::{size, vaddr};
+use partita_protocol::{MAX_CELLS, MAX_DISKS};
+use partita_ring::log::Logger;
+use partita_ring::log_line;
+use partita_storage::device::BlockDevice;
+use partita_storage::partition::{Selector, resolve};
+use partita_storage::poll::PollReader;
+use partita_storage::virtio_blk::{PAGE, VirtioBlk};
+use partita_storage::window::Window;
+use partita_virtio::blk::ID_BYTES;
+use partita_virtio::memory::GuestRam;
+use sel4_microkit::{pd_name, var};
+use sel4_vm::{cntfrq, cntpct};
+use virtio_drivers::transport::mmio::{MmioTransport, VirtIOHeader};
+
+use crate::report::LogReport;
+
+pub type Device = VirtioBlk<MmioTransport<'static>>;
+pub type BlkBackend = Backend<Device, LogReport>;
+
+/// virtio-mmio transports are this far apart, so a page holds several.
+const TRANSPORT: usize = 0x200;
+/// DMA memory that partition tables are read through; the rest is the driver's.
+const SCRATCH: u64 = 4 * PAGE;
+/// Seconds that reading the partition tables may take in all.
+const PATIENCE: u64 = 5;
+
+/// An address that the system description maps.
+fn at<T>(address: usize) -> NonNull<T> {
+    NonNull::with_exposed_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
+}
+
+/// Physical address and size of each cell's RAM, as the system description sets them.
+fn guest_rams() -> [(usize, usize); MAX_CELLS] {
+    macro_rules! cells {
+        ($(($paddr:ident, $size:ident)),*) => {
+            [$((*var!($paddr: usize = 0), *var!($size: usize = 0))),*]
+        };
+    }
+    cells![
+        (guest_ram_paddr_0, guest_ram_size_0),
+        (guest_ram_paddr_1, guest_ram_size_1),
+        (guest_ram_paddr_2, guest_ram_size_2),
+        (guest_ram_paddr_3, guest_ram_size_3),
+        (guest_ram_paddr_4, guest_ram_size_4),
+        (guest_ram_paddr_5, guest_ram_size_5),
+        (guest_ram_paddr_6, guest_ram_size_6),
+        (guest_ram_paddr_7, guest_ram_size_7),
+        (guest_ram_paddr_8, guest_ram_size_8)
+    ]
+}
+
+/// RAM of cell `n`, if it is a client.
+fn guest_ram(n: usize, paddr: usize, size: usize) -> Option<GuestRam> {
+    // SAFETY: the symbols are set together with the map of `size` bytes at `cell_ram(n)`, which nothing in this PD uses
+    // otherwise. An unset size is 0 and refused.
+    unsafe {
+        GuestRam::new(partita_protocol::layout::guest::RAM, at(vaddr::cell_ram(n)), size as u64, paddr as u64)
+    }
+}
+
+/// The driver's part of DMA memory, and the scratch.
+fn dma() -> Option<(GuestRam, GuestRam)> {
+    let paddr = *var!(dma_paddr: usize = 0) as u64;
+    if paddr == 0 {
+        return None;
+    }
+    // SAFETY: the host tool maps `size::DMA` bytes there, and nothing in this PD uses them otherwise.
+    let all = unsafe { GuestRam::new(paddr, at(vaddr::DMA), size::DMA as u64, paddr) }?;
+    let cut = all.size() - SCRATCH;
+    Some((all.part(paddr, cut)?, all.part(paddr + cut, SCRATCH)?))
+}
+
+/// The configuration; `None` if the region is not there or is not what the host tool puts there.
+#[inline(never)]
+fn config() -> Option<Config<'static>> {
+    let bytes = *var!(config_size: usize = 0);
+    if bytes == 0 {
+        return None;
+    }
+    // SAFETY: the symbol is set together with the map, which is read-only in every PD, so nobody writes it.
+    let text = unsafe { core::slice::from_raw_parts(at(vaddr::CONFIG).as_ptr(), bytes) };
+    partita_config::parse(text).ok()
+}
+
+fn device(slot: usize, memory: GuestRam, logger: &Logger<'_>) -> Option<Device> {
+    let header = at::<VirtIOHeader>(vaddr::DEVICE + slot % (size::PAGE / TRANSPORT) * TRANSPORT);
+    // SAFETY: the page with the controller's transport is mapped there, for this PD alone, for good.
+    match unsafe { MmioTransport::new(header, TRANSPORT) } {
+        Err(error) => log_line!(logger, "no virtio-mmio device in slot {slot}: {error}"),
+        Ok(transport) => match VirtioBlk::new(transport, memory) {
+            Ok(device) => return Some(device),
+            Err(error) => log_line!(logger, "the device in slot {slot} cannot be driven: {error:?}"),
+        },
+    }
+    None
+}
+
+/// Sets everything up. `None`: there is nothing to serve; the log says why.
+#[inline(never)]
+pub fn start(logger: &'static Logger<'static>) -> Option<BlkBackend> {
+    let Some(config) = config() else {
+        log_line!(logger, "no readable configuration");
+        return None;
+    };
+    let Some((_, controller)) = config.controller_of_pd(pd_name().unwrap_or_default()) else {
+        log_line!(logger, "the configuration has no controller of this name");
+        return None;
+    };
+    let Some((memory, scratch)) = dma() else {
+        log_line!(logger, "no DMA memory");
+        return None;
+    };
+    let mut device = device(controller.slot as usize, memory, logger)?;
+    let p = *device.properties();
+    log_line!(
+        logger,
+        "{} sectors, blocks of {}, {} requests of {} segments{}{}",
+        p.sectors,
+        p.block_size,
+        p.depth,
+        p.seg_max,
+        if p.flush { ", flush" } else { "" },
+        if p.read_only { ", read-only" } else { "" }
+    );
+    let deadline = cntpct().saturating_add(cntfrq().saturating_mul(PATIENCE));
+    let mut clients = [None; MAX_CELLS];
+    for (n, (paddr, size)) in guest_rams().into_iter().enumerate() {
+        let Some(ram) = guest_ram(n, paddr, size) else { continue };
+        let Some(cell) = config.cells.get(n) else { continue };
+        // SAFETY: the host tool maps a page of ours there for each client; only we write it, through its atomics.
+        let status = unsafe { at::<BackendStatus>(vaddr::cell_link(n, vaddr::BACKEND_STATUS)).as_ref() };
+        let mut reader = PollReader::new(&mut device, scratch, || cntpct() < deadline);
+        let mut disks = [None; MAX_DISKS];
+        for (i, (place, (_, disk))) in disks.iter_mut().zip(cell.disks_at(controller.name)).enumerate() {
+            match resolve(&mut reader, selector(disk)) {
+                Err(error) => log_line!(logger, "{} disk {i} ({:?}): {error}", cell.name, disk.partition),
+                Ok(window) => {
+                    if let Some(other) = overlapped(&clients, &window, disk.read_only) {
+                        log_line!(logger, "{} disk {i} overlaps a disk of cell {other}: refused", cell.name);
+                        continue;
+                    }
+                    log_line!(
+                        logger,
+                        "{} disk {i}: sectors {}..{}{}",
+                        cell.name,
+                        window.first(),
+                        window.first() + window.count(),
+                        if disk.read_only { ", read-only" } else { "" }
+                    );
+                    let serial = serial(cell, i, disk);
+                    *place = Some(DiskConfig { window, read_only: disk.read_only, serial });
+                }
+            }
+        }
+        if let Some(place) = clients.get_mut(n) {
+            *place = Some(ClientConfig { ram, status, disks });
+        }
+    }
+    // SAFETY: the host tool maps a page there that only this PD has; it is zero at first, and any bytes are valid.
+    let inflight = unsafe { at::<InflightPage>(vaddr::BLK_INFLIGHT).as_ref() };
+    Some(Backend::new(device, LogReport::new(logger), &clients, inflight))
+}
+
+/// A cell with a disk that shares sectors with `window`, one of them writable.
+fn overlapped(
+    clients: &[Option<ClientConfig>; MAX_CELLS],
+    window: &Window,
+    read_only: bool,
+) -> Option<usize> {
+    clients.iter().position(|client| {
+        let disks = client.iter().flat_map(|client| client.disks.iter().flatten());
+        disks.into_iter().any(|disk| disk.window.overlaps(window) && !(read_only && disk.read_only))
+    })
+}
+
+fn selector<'a>(disk: &Disk<'a>) -> Selector<'a> {
+    match disk.partition {
+        Partition::Label(label) => Selector::Label(label),
+        Partition::Gpt(number) => Selector::Gpt(number),
+        Partition::Mbr(number) => Selector::Mbr(number),
+        Partition::Range { first, count } => Selector::Range { first, count },
+    }
+}
+
+/// What GET_ID returns: as configured, or `<cell>-<number>`.
+fn serial(cell: &Cell<'_>, number: usize, disk: &Disk<'_>) -> [u8; ID_BYTES] {
+    let mut serial = [0; ID_BYTES];
+    let digit = [b'-', b'0' + (number % 10) as u8];
+    let text: (&[u8], &[u8]) = match disk.serial {
+        Some(serial) => (serial.as_bytes(), &[]),
+        None => (cell.name.as_bytes().get(..ID_BYTES - 2).unwrap_or(cell.name.as_bytes()), &digit),
+    };
+    for (to, from) in serial.iter_mut().zip(text.0.iter().chain(text.1)) {
+        *to = *from;
+    }
+    serial
+}

@@ -1,0 +1,255 @@
+//! virtio-blk backend: serves the disks of many guests from one block device.
+//!
+//! This is all of `pds/blk` that is not wiring, so that it runs against a fake device and model guests on the host. Three
+//! things enter: protected calls of a VMM ([`Backend::call`]), its notifications ([`Backend::kicked`]) and the device's
+//! interrupt ([`Backend::interrupt`]); [`Backend::run`] then does a bounded amount of work. What leaves: requests to the
+//! [`BlockDevice`], used elements in the guests' rings, counters in each client's [`BackendStatus`] page, and the set of
+//! clients to notify.
+//!
+//! A guest's request is checked against the guest's RAM (by `partita_virtio::blk`) and the disk's window before it is
+//! handed on as a list of physical addresses. It stays one request. What a guest does wrong is answered to that guest and
+//! reported once through [`Report`]; other guests do not notice.
+#![cfg_attr(not(test), no_std)]
+
+mod control;
+pub use control::REPLY_MRS;
+pub mod inflight;
+mod offer;
+mod serve;
+mod turns;
+
+#[cfg(test)]
+mod tests;
+
+use core::sync::atomic::Ordering;
+
+use partita_protocol::backend::{BackendStatus, DeviceStatus};
+use partita_protocol::{MAX_CELLS, MAX_DISKS};
+use partita_storage::device::BlockDevice;
+use partita_storage::window::Window;
+use partita_virtio::blk::{ID_BYTES, Segments};
+use partita_virtio::memory::GuestRam;
+use partita_virtio::queue::{Fault, Queue, QueueLayout};
+
+use inflight::{Entry, InflightPage};
+use turns::Turns;
+
+/// Greatest size of a guest's queue.
+pub const QUEUE_MAX: u16 = 256;
+/// Segments of one guest request.
+pub const SEG_MAX: usize = 250;
+/// Most requests in flight below.
+pub const MAX_FLIGHTS: usize = 63;
+/// Chains looked at in one [`Backend::run`].
+pub const BUDGET: usize = 128;
+
+/// What somebody should know about. Called at most once for each thing that happens; the PD limits the rate.
+pub trait Report {
+    /// The guest of cell `client` broke a rule on its disk: it sees DEVICE_NEEDS_RESET.
+    fn guest_fault(&mut self, client: usize, disk: usize, fault: Fault);
+    /// A request for sectors outside the disk was answered with an error.
+    fn out_of_window(&mut self, client: usize, disk: usize, sector: u64);
+    /// The device below stopped for good.
+    fn device_failed(&mut self);
+}
+
+/// A guest's disk as configured: what a [`Backend`] is told at the start.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskConfig {
+    /// Its part of the device.
+    pub window: Window,
+    /// Writes are refused.
+    pub read_only: bool,
+    /// What GET_ID returns, padded with 0.
+    pub serial: [u8; ID_BYTES],
+}
+
+/// A client as configured.
+#[derive(Clone, Copy)]
+pub struct ClientConfig {
+    /// Its guest's RAM.
+    pub ram: GuestRam,
+    /// The page that we write and its VMM reads.
+    pub status: &'static BackendStatus,
+    /// Its disks, in order of their device numbers.
+    pub disks: [Option<DiskConfig>; MAX_DISKS],
+}
+
+#[derive(Clone, Copy, Debug)]
+enum State {
+    /// Reset, or never started.
+    Idle,
+    /// DRIVER_OK. Without a queue if the driver set none up.
+    Live(Option<Queue>),
+    /// The guest broke a rule: nothing is fetched or returned until reset.
+    Broken,
+    /// RESET was asked for while requests were in flight.
+    Draining,
+}
+
+#[derive(Debug)]
+struct Disk {
+    config: DiskConfig,
+    state: State,
+    layout: Option<QueueLayout>,
+    /// The guest did not negotiate FLUSH: its writes must be durable when they complete (5.2.6.2).
+    write_through: bool,
+    in_flight: u16,
+    /// Used elements are written but not published.
+    unpublished: bool,
+}
+
+struct Client {
+    ram: GuestRam,
+    status: &'static BackendStatus,
+    disks: [Option<Disk>; MAX_DISKS],
+    in_flight: u16,
+    /// Bit `disk`: there may be chains to fetch.
+    ready: u8,
+    /// Where the turn among its disks stands.
+    cursor: u32,
+}
+
+impl Disk {
+    fn new(config: DiskConfig) -> Self {
+        Self { config, state: State::Idle, layout: None, write_through: false, in_flight: 0, unpublished: false }
+    }
+}
+
+impl Client {
+    fn counters(&self, disk: usize) -> Option<&'static DeviceStatus> {
+        self.status.devices.get(disk)
+    }
+}
+
+/// A request that is with the device.
+#[derive(Clone, Copy, Debug)]
+struct Flight {
+    client: u8,
+    disk: u8,
+    head: u16,
+    /// Where the guest's status byte goes.
+    status: u64,
+    /// Bytes of the chain's writable part before it.
+    writable: u32,
+    /// After this write comes a flush, because the disk is write-through.
+    flush_next: bool,
+}
+
+/// The backend.
+pub struct Backend<D, R> {
+    device: D,
+    report: R,
+    clients: [Option<Client>; MAX_CELLS],
+    flights: [Option<Flight>; MAX_FLIGHTS],
+    /// Bit `id`: free.
+    free: u64,
+    /// Numbers that there are.
+    all: u64,
+    turns: Turns,
+    page: &'static InflightPage,
+    segments: Segments<SEG_MAX>,
+    /// Bit `client`: has disks with chains to fetch.
+    ready: u16,
+    /// Bit `client`: to be notified.
+    notify: u16,
+    /// Bit `disk` of each client: a used-buffer notification is to be counted at the end of the run.
+    owing: [u8; MAX_CELLS],
+    /// Bit `client`: some of its disks have used elements to publish.
+    unpublished: u16,
+    /// Requests with the device.
+    flying: u16,
+    /// Requests one client may have in flight.
+    share: u16,
+    failure_reported: bool,
+}
+
+impl<D: BlockDevice, R: Report> Backend<D, R> {
+    /// Takes the device over. `page` is what an earlier life may have left ([`Backend::call`] with START resumes it).
+    pub fn new(
+        device: D,
+        report: R,
+        configs: &[Option<ClientConfig>; MAX_CELLS],
+        page: &'static InflightPage,
+    ) -> Self {
+        let depth = device.properties().depth.min(MAX_FLIGHTS as u16);
+        let clients = configs.map(|config| {
+            let config = config?;
+            config.status.generation.fetch_add(1, Ordering::Release);
+            Some(Client {
+                ram: config.ram,
+                status: config.status,
+                disks: config.disks.map(|disk| disk.map(Disk::new)),
+                in_flight: 0,
+                ready: 0,
+                cursor: 0,
+            })
+        });
+        let count = clients.iter().flatten().count() as u16;
+        // Each of the others finds a few places free whatever one client does.
+        let reserve = (depth / (2 * count.max(1))).min(4);
+        let all = (1u64 << depth) - 1;
+        // Numbers that an earlier life had in use stay taken until their owner resumes or resets.
+        let mut free = all;
+        for id in 0..MAX_FLIGHTS {
+            if let Entry::Taken(owner) | Entry::Finishing(owner, _) = page.get(id) {
+                let known =
+                    configs.get(usize::from(owner.client)).and_then(Option::as_ref).is_some_and(|c| {
+                        c.disks.get(usize::from(owner.disk)).is_some_and(Option::is_some)
+                            && page.is_live(owner.client.into(), owner.disk.into())
+                    });
+                if known && all & 1 << id != 0 {
+                    free &= !(1 << id);
+                } else {
+                    page.set(id, Entry::Free);
+                }
+            }
+        }
+        Self {
+            device,
+            report,
+            clients,
+            flights: [None; MAX_FLIGHTS],
+            free,
+            all,
+            turns: Turns::new(),
+            page,
+            segments: Segments::new(),
+            ready: 0,
+            notify: 0,
+            owing: [0; MAX_CELLS],
+            unpublished: 0,
+            flying: 0,
+            share: depth.saturating_sub(reserve * count.saturating_sub(1)).max(1),
+            failure_reported: false,
+        }
+    }
+
+    /// Clients that must be notified, as a bit set; forgets them.
+    pub fn take_notify(&mut self) -> u16 {
+        core::mem::take(&mut self.notify)
+    }
+
+    /// Some request is with the device, so that an interrupt will come.
+    pub const fn is_busy(&self) -> bool {
+        self.flying != 0
+    }
+
+    /// The device below.
+    pub const fn device(&self) -> &D {
+        &self.device
+    }
+
+    /// The device below.
+    pub const fn device_mut(&mut self) -> &mut D {
+        &mut self.device
+    }
+
+    fn client(&mut self, client: usize) -> Option<&mut Client> {
+        self.clients.get_mut(client)?.as_mut()
+    }
+
+    fn disk(&mut self, client: usize, disk: usize) -> Option<&mut Disk> {
+        self.client(client)?.disks.get_mut(disk)?.as_mut()
+    }
+}

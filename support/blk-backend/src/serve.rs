@@ -1,0 +1,471 @@
+//! The data plane: chains from the guests' rings to the device, completions back.
+
+use core::sync::atomic::Ordering;
+
+use partita_protocol::MAX_DISKS;
+use partita_storage::device::{BlockDevice, Command, Completion, Outcome, Refused, Request, SECTOR};
+use partita_virtio::blk::{BlkStatus, ID_BYTES, Limits, Operation, Parsed, parse};
+use partita_virtio::queue::{Chain, Fault, Queue};
+
+use crate::inflight::{Entry, Owner};
+use crate::{BUDGET, Backend, Client, Flight, MAX_FLIGHTS, Report, SEG_MAX, State, offer};
+
+/// What became of a chain.
+enum Begun {
+    /// It is with the device, and this many bytes.
+    Submitted(u64),
+    /// It is answered and its used element published. The guest wants to know.
+    Answered { interrupt: bool },
+}
+
+impl<D: BlockDevice, R: Report> Backend<D, R> {
+    /// The VMM of `client` says that its guest made buffers available.
+    pub fn kicked(&mut self, client: usize) {
+        for disk in 0..MAX_DISKS {
+            if let Some(state) = self.disk(client, disk).map(|disk| &disk.state)
+                && matches!(state, State::Live(Some(_)))
+            {
+                self.mark_ready(client, disk);
+            }
+        }
+    }
+
+    /// The device interrupted: collects what is finished. Ends with the device armed for the next interrupt.
+    pub fn interrupt(&mut self) {
+        self.device.acknowledge();
+        // Each round but the last takes at least one of the requests in flight, and none is added here.
+        for _ in 0..=MAX_FLIGHTS {
+            let mut finished = 0u64;
+            while let Some(completion) = self.device.complete() {
+                finished |= self.finish(completion);
+            }
+            self.publish(finished);
+            if !self.device.arm() {
+                break;
+            }
+        }
+        if self.device.failed() && !self.failure_reported {
+            self.failure_reported = true;
+            self.report.device_failed();
+        }
+    }
+
+    /// Fetches chains, in turns, as far as the budget and the device's depth go; then tells the device, and counts what the
+    /// guests are owed. True if the budget is spent and there is more to do, with nothing in flight that would bring an
+    /// interrupt: the caller must see to it that it is called again.
+    #[must_use]
+    pub fn run(&mut self) -> bool {
+        let mut budget = BUDGET;
+        while budget > 0 && self.free != 0 {
+            let eligible = self.eligible();
+            let Some(client) = self.turns.next(eligible) else { break };
+            budget -= 1;
+            self.serve(client);
+        }
+        self.device.kick();
+        self.settle();
+        // Whatever was held back by a full device or share goes on with the next completion.
+        budget == 0 && self.ready != 0 && self.flying == 0
+    }
+
+    /// Clients with something to fetch whose share is not used up.
+    fn eligible(&self) -> u16 {
+        let mut eligible = self.ready;
+        let mut rest = self.ready;
+        while rest != 0 {
+            let index = rest.trailing_zeros();
+            rest &= rest - 1;
+            let in_flight = self
+                .clients
+                .get(index as usize)
+                .and_then(Option::as_ref)
+                .map_or(0, |client| client.in_flight);
+            if in_flight >= self.share {
+                eligible &= !(1 << index);
+            }
+        }
+        eligible
+    }
+
+    pub(crate) fn mark_ready(&mut self, client: usize, disk: usize) {
+        if let Some(entry) = self.client(client) {
+            entry.ready |= 1 << disk;
+            self.ready |= 1 << client;
+        }
+    }
+
+    fn clear_ready(&mut self, client: usize, disk: usize) {
+        if let Some(entry) = self.client(client) {
+            entry.ready &= !(1 << disk);
+            if entry.ready == 0 {
+                self.ready &= !(1 << client);
+                self.turns.idle(client);
+            }
+        }
+    }
+
+    /// One chain of one of the client's disks.
+    fn serve(&mut self, client_id: usize) {
+        let Some(disk_id) = self.client(client_id).and_then(Client::next_disk) else {
+            self.ready &= !(1 << client_id);
+            return;
+        };
+        let queue = match self.disk(client_id, disk_id).map(|disk| &mut disk.state) {
+            Some(State::Live(Some(queue))) => queue,
+            _ => return self.clear_ready(client_id, disk_id),
+        };
+        let begun = match queue.pop() {
+            Ok(Some(chain)) => self.begin(client_id, disk_id, chain, None),
+            Ok(None) => match queue.enable_kicks() {
+                Ok(true) => return,
+                Ok(false) => return self.clear_ready(client_id, disk_id),
+                Err(fault) => Err(fault),
+            },
+            Err(fault) => Err(fault),
+        };
+        match begun {
+            Ok(Begun::Submitted(bytes)) => self.turns.charge(client_id, bytes),
+            Ok(Begun::Answered { interrupt }) => {
+                self.turns.charge(client_id, 0);
+                self.owe(client_id, disk_id, interrupt);
+            }
+            Err(fault) => self.break_disk(client_id, disk_id, fault),
+        }
+    }
+
+    /// Hands a chain to the device, under the number `id` if it has one from an earlier life.
+    fn begin(
+        &mut self,
+        client_id: usize,
+        disk_id: usize,
+        chain: Chain,
+        id: Option<usize>,
+    ) -> Result<Begun, Fault> {
+        let below = self.device.properties();
+        let limits = Limits { seg_max: offer::seg_max(below), size_max: below.size_max };
+        let parsed = parse::<SEG_MAX>(chain, &limits, &mut self.segments)?;
+        let id = id.unwrap_or(self.free.trailing_zeros() as usize);
+        match self.submit(client_id, disk_id, id, &parsed, chain.head()) {
+            Ok(bytes) => Ok(Begun::Submitted(bytes)),
+            Err(status) => {
+                let page = self.page;
+                let Some(disk) = self.disk(client_id, disk_id) else { return Err(Fault::Framing) };
+                let State::Live(Some(queue)) = &mut disk.state else { return Err(Fault::Framing) };
+                let position = queue.next_used();
+                answer(queue, chain.head(), &parsed, status)?;
+                if let Entry::Taken(owner) = page.get(id) {
+                    page.set(id, Entry::Finishing(owner, position));
+                }
+                // Published at once: the next chain may only be popped when this one is in the ring (see `inflight`).
+                let interrupt = queue.publish()?;
+                page.set(id, Entry::Free);
+                Ok(Begun::Answered { interrupt })
+            }
+        }
+    }
+
+    /// Checks the request and submits it. `Err` is the status to answer with (it may be Ok).
+    fn submit(
+        &mut self,
+        client_id: usize,
+        disk_id: usize,
+        id: usize,
+        parsed: &Parsed,
+        head: u16,
+    ) -> Result<u64, BlkStatus> {
+        let operation = parsed.operation?;
+        let below = self.device.properties();
+        let Some(disk) =
+            self.clients.get(client_id).and_then(Option::as_ref).and_then(|c| c.disks.get(disk_id)?.as_ref())
+        else {
+            return Err(BlkStatus::IoErr);
+        };
+        let read_only = offer::is_read_only(below, &disk.config);
+        let bytes = self.segments.bytes();
+        let (command, sector, sectors) = match operation {
+            Operation::Read { sector } => (Command::Read, sector, bytes / SECTOR),
+            Operation::Write { sector } => (Command::Write, sector, bytes / SECTOR),
+            // Without a cache everything complete is durable already.
+            Operation::Flush if !below.flush => return Err(BlkStatus::Ok),
+            Operation::Flush => (Command::Flush, 0, 0),
+            Operation::GetId => return Err(self.get_id(client_id, disk_id)),
+            Operation::Discard { sector, sectors } => (Command::Discard, sector, sectors.into()),
+            Operation::WriteZeroes { sector, sectors, unmap } => {
+                (Command::WriteZeroes { unmap }, sector, sectors.into())
+            }
+        };
+        if read_only && !matches!(command, Command::Read | Command::Flush) {
+            return Err(BlkStatus::IoErr);
+        }
+        let at = match command {
+            Command::Flush => 0,
+            _ => match disk.config.window.map(sector, sectors) {
+                Some(at) => at,
+                None => {
+                    self.report.out_of_window(client_id, disk_id, sector);
+                    return Err(BlkStatus::IoErr);
+                }
+            },
+        };
+        let flush_next = disk.write_through && !matches!(command, Command::Read | Command::Flush);
+        let segments = match command {
+            Command::Read | Command::Write => self.segments.as_slice(),
+            _ => &[],
+        };
+        let request = Request {
+            id: id as u16,
+            command,
+            sector: at,
+            sectors: u32::try_from(sectors).map_err(|_| BlkStatus::IoErr)?,
+            segments,
+        };
+        let owner = Owner { client: client_id as u8, disk: disk_id as u8, head };
+        self.page.set(id, Entry::Taken(owner));
+        match self.device.submit(&request) {
+            Ok(()) => {}
+            Err(Refused::Unsupported) => return Err(BlkStatus::Unsupp),
+            Err(_) => return Err(BlkStatus::IoErr),
+        }
+        self.free &= !(1 << id);
+        self.flying += 1;
+        if let Some(flight) = self.flights.get_mut(id) {
+            *flight = Some(Flight {
+                client: client_id as u8,
+                disk: disk_id as u8,
+                head,
+                status: parsed.status,
+                writable: parsed.writable,
+                flush_next,
+            });
+        }
+        if let Some(client) = self.client(client_id) {
+            client.in_flight += 1;
+            if let Some(Some(disk)) = client.disks.get_mut(disk_id) {
+                disk.in_flight += 1;
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// Writes the serial number into the segments. They are physical addresses in the guest's own RAM.
+    fn get_id(&mut self, client_id: usize, disk_id: usize) -> BlkStatus {
+        let Some(client) = self.clients.get(client_id).and_then(Option::as_ref) else {
+            return BlkStatus::IoErr;
+        };
+        let Some(Some(disk)) = client.disks.get(disk_id) else { return BlkStatus::IoErr };
+        let mut rest: &[u8] = &disk.config.serial;
+        for segment in self.segments.as_slice() {
+            let (part, after) = rest.split_at(rest.len().min(segment.len as usize));
+            let gpa = segment.paddr - client.ram.paddr() + client.ram.ipa();
+            if client.ram.write(gpa, part).is_err() {
+                return BlkStatus::IoErr;
+            }
+            rest = after;
+        }
+        if self.segments.bytes() < ID_BYTES as u64 { BlkStatus::IoErr } else { BlkStatus::Ok }
+    }
+
+    /// One completion. Returns the bit of its number if it is to be released after the used ring was published.
+    fn finish(&mut self, completion: Completion) -> u64 {
+        let id = usize::from(completion.id);
+        let Some(flight) = self.flights.get_mut(id).and_then(Option::take) else { return 0 };
+        let (client_id, disk_id) = (usize::from(flight.client), usize::from(flight.disk));
+        let mut status = match completion.outcome {
+            Outcome::Done => BlkStatus::Ok,
+            Outcome::IoError => BlkStatus::IoErr,
+            Outcome::Unsupported => BlkStatus::Unsupp,
+        };
+        if flight.flush_next && status == BlkStatus::Ok {
+            let flush =
+                Request { id: completion.id, command: Command::Flush, sector: 0, sectors: 0, segments: &[] };
+            if self.device.submit(&flush).is_ok() {
+                if let Some(place) = self.flights.get_mut(id) {
+                    *place = Some(Flight { flush_next: false, ..flight });
+                }
+                return 0;
+            }
+            status = BlkStatus::IoErr;
+        }
+        self.flying = self.flying.saturating_sub(1);
+        let page = self.page;
+        let Some(client) = self.client(client_id) else { return 1 << id };
+        client.in_flight = client.in_flight.saturating_sub(1);
+        let counters = client.counters(disk_id);
+        let Some(Some(disk)) = client.disks.get_mut(disk_id) else { return 1 << id };
+        disk.in_flight = disk.in_flight.saturating_sub(1);
+        let fault = match &mut disk.state {
+            State::Live(Some(queue)) => {
+                let parsed =
+                    Parsed { operation: Err(status), status: flight.status, writable: flight.writable };
+                let position = queue.next_used();
+                let answered = answer(queue, flight.head, &parsed, status);
+                disk.unpublished = true;
+                let owner = Owner { client: flight.client, disk: flight.disk, head: flight.head };
+                page.set(id, Entry::Finishing(owner, position));
+                self.unpublished |= 1 << client_id;
+                answered.err()
+            }
+            State::Draining if disk.in_flight == 0 => {
+                disk.state = State::Idle;
+                page.set_live(client_id, disk_id, false);
+                if let Some(counters) = counters {
+                    counters.needs_reset.store(0, Ordering::Release);
+                    counters.reset.fetch_add(1, Ordering::Release);
+                }
+                self.notify |= 1 << client_id;
+                None
+            }
+            _ => None,
+        };
+        if let Some(fault) = fault {
+            self.break_disk(client_id, disk_id, fault);
+        }
+        1 << id
+    }
+
+    /// Publishes the used elements of the requests in `finished` and releases their numbers.
+    fn publish(&mut self, finished: u64) {
+        if finished == 0 {
+            return;
+        }
+        let mut clients = core::mem::take(&mut self.unpublished);
+        while clients != 0 {
+            let client_id = clients.trailing_zeros() as usize;
+            clients &= clients - 1;
+            for disk_id in 0..MAX_DISKS {
+                let Some(disk) = self.disk(client_id, disk_id).filter(|disk| disk.unpublished) else {
+                    continue;
+                };
+                disk.unpublished = false;
+                let State::Live(Some(queue)) = &mut disk.state else { continue };
+                match queue.publish() {
+                    Ok(interrupt) => self.owe(client_id, disk_id, interrupt),
+                    Err(fault) => self.break_disk(client_id, disk_id, fault),
+                }
+            }
+        }
+        let mut rest = finished;
+        while rest != 0 {
+            let id = rest.trailing_zeros() as usize;
+            rest &= rest - 1;
+            self.page.set(id, Entry::Free);
+            self.release_id(id);
+        }
+    }
+
+    pub(crate) fn release_id(&mut self, id: usize) {
+        self.free |= 1 << id & self.all;
+    }
+
+    /// The guest wants an interrupt for what was published.
+    fn owe(&mut self, client_id: usize, disk_id: usize, interrupt: bool) {
+        if interrupt && let Some(bit) = self.owing.get_mut(client_id) {
+            *bit |= 1 << disk_id;
+            self.notify |= 1 << client_id;
+        }
+    }
+
+    /// Counts each disk's notification once per run, however many batches it had.
+    fn settle(&mut self) {
+        for (client, disks) in self.clients.iter().zip(&mut self.owing) {
+            let Some(client) = client else { continue };
+            while *disks != 0 {
+                let disk = disks.trailing_zeros() as usize;
+                *disks &= *disks - 1;
+                if let Some(used) = client.counters(disk).and_then(|counters| counters.used.first()) {
+                    used.fetch_add(1, Ordering::Release);
+                }
+            }
+        }
+    }
+
+    fn break_disk(&mut self, client_id: usize, disk_id: usize, fault: Fault) {
+        self.clear_ready(client_id, disk_id);
+        let Some(client) = self.client(client_id) else { return };
+        let counters = client.counters(disk_id);
+        if let Some(Some(disk)) = client.disks.get_mut(disk_id) {
+            disk.state = State::Broken;
+            disk.unpublished = false;
+        }
+        if let Some(counters) = counters {
+            counters.needs_reset.store(1, Ordering::Release);
+        }
+        self.notify |= 1 << client_id;
+        self.report.guest_fault(client_id, disk_id, fault);
+    }
+
+    /// Goes on with a disk that was live in an earlier life.
+    pub(crate) fn resume(&mut self, client_id: usize, disk_id: usize) {
+        let page = self.page;
+        let Some(State::Live(Some(queue))) = self.disk(client_id, disk_id).map(|disk| &mut disk.state) else {
+            return;
+        };
+        let mut again = 0u64;
+        let used = match queue.resume(0) {
+            Ok(()) => queue.next_used(),
+            Err(fault) => return self.break_disk(client_id, disk_id, fault),
+        };
+        let mine =
+            |owner: Owner| usize::from(owner.client) == client_id && usize::from(owner.disk) == disk_id;
+        for id in 0..MAX_FLIGHTS {
+            match page.get(id) {
+                // Position p is published if used.idx is after it.
+                Entry::Finishing(owner, p)
+                    if mine(owner) && used.wrapping_sub(p).wrapping_sub(1) < 0x8000 =>
+                {
+                    page.set(id, Entry::Free);
+                    self.release_id(id);
+                }
+                Entry::Finishing(owner, _) | Entry::Taken(owner) if mine(owner) => {
+                    page.set(id, Entry::Taken(owner));
+                    again |= 1 << id;
+                }
+                _ => {}
+            }
+        }
+        let Some(State::Live(Some(queue))) = self.disk(client_id, disk_id).map(|disk| &mut disk.state) else {
+            return;
+        };
+        let mut result = queue.resume(again.count_ones() as u16);
+        while again != 0 && result.is_ok() {
+            let id = again.trailing_zeros() as usize;
+            again &= again - 1;
+            let Entry::Taken(owner) = page.get(id) else { continue };
+            let Some(State::Live(Some(queue))) = self.disk(client_id, disk_id).map(|disk| &disk.state) else {
+                break;
+            };
+            result = queue.chain_at(owner.head).and_then(|chain| {
+                if let Begun::Answered { .. } = self.begin(client_id, disk_id, chain, Some(id))? {
+                    self.release_id(id);
+                }
+                Ok(())
+            });
+        }
+        // An interrupt may have been lost with the earlier life.
+        self.owe(client_id, disk_id, true);
+        if let Err(fault) = result {
+            self.forget(client_id, disk_id);
+            self.break_disk(client_id, disk_id, fault);
+        }
+    }
+}
+
+impl Client {
+    /// The next of its disks with something to fetch, in turns.
+    fn next_disk(&mut self) -> Option<usize> {
+        let after = self.ready & !((1u16 << self.cursor) - 1) as u8;
+        let from = if after != 0 { after } else { self.ready };
+        if from == 0 {
+            return None;
+        }
+        let disk = from.trailing_zeros();
+        self.cursor = disk + 1;
+        Some(disk as usize)
+    }
+}
+
+/// Status byte last, then the used element.
+fn answer(queue: &mut Queue, head: u16, parsed: &Parsed, status: BlkStatus) -> Result<(), Fault> {
+    queue.ram().write(parsed.status, &[status as u8])?;
+    queue.push(head, parsed.used_len(status))
+}

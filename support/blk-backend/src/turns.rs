@@ -1,0 +1,126 @@
+//! Whose turn it is: round robin over clients, weighed by bytes.
+//!
+//! Deficit round robin with the deficit paid afterwards: a client may begin a request while its credit is positive and is
+//! charged for what it was, so requests need not be looked at before their turn. Debt is kept when a client goes idle,
+//! credit is not: nobody saves up, and nobody gains by pausing after a large request.
+
+use partita_protocol::MAX_CELLS;
+
+/// Credit per round in bytes: a common large request, so that a turn usually is one to a few requests.
+pub const QUANTUM: i64 = 256 * 1024;
+/// Charged for a request beside its bytes: what the smallest ones cost in device and processor time.
+pub const REQUEST: i64 = 8 * 1024;
+
+/// Credits and place in the round.
+#[derive(Debug)]
+pub struct Turns {
+    credit: [i64; MAX_CELLS],
+    at: usize,
+}
+
+impl Turns {
+    pub const fn new() -> Self {
+        Self { credit: [QUANTUM; MAX_CELLS], at: 0 }
+    }
+
+    /// The client whose turn it is among `eligible` (bit set), adding rounds of credit until one has a turn.
+    pub fn next(&mut self, eligible: u16) -> Option<usize> {
+        if eligible == 0 {
+            return None;
+        }
+        if let Some(client) = self.in_credit(eligible) {
+            return Some(client);
+        }
+        // All are in debt: as many rounds at once as the least indebted needs.
+        let owed = self.members(eligible).filter_map(|c| self.credit.get(c)).max().copied().unwrap_or(0);
+        let rounds = owed.saturating_neg() / QUANTUM + 1;
+        for (client, credit) in self.credit.iter_mut().enumerate() {
+            if eligible & 1 << client != 0 {
+                *credit = credit.saturating_add(rounds.saturating_mul(QUANTUM)).min(QUANTUM);
+            }
+        }
+        self.in_credit(eligible)
+    }
+
+    fn members(&self, eligible: u16) -> impl Iterator<Item = usize> + use<> {
+        let at = self.at;
+        (0..MAX_CELLS).map(move |i| (at + i) % MAX_CELLS).filter(move |c| eligible & 1 << c != 0)
+    }
+
+    fn in_credit(&mut self, eligible: u16) -> Option<usize> {
+        let client =
+            self.members(eligible).find(|c| self.credit.get(*c).is_some_and(|credit| *credit > 0))?;
+        self.at = client;
+        Some(client)
+    }
+
+    /// A request of `bytes` was begun. The turn passes on when the credit is used up.
+    pub fn charge(&mut self, client: usize, bytes: u64) {
+        if let Some(credit) = self.credit.get_mut(client) {
+            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX / 2);
+            *credit = credit.saturating_sub(bytes.saturating_add(REQUEST));
+            if *credit <= 0 && self.at == client {
+                self.at = (client + 1) % MAX_CELLS;
+            }
+        }
+    }
+
+    /// Nothing more to fetch from this client now.
+    pub fn idle(&mut self, client: usize) {
+        if self.at == client {
+            self.at = (client + 1) % MAX_CELLS;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn equal_shares_of_unequal_requests() {
+        let mut turns = Turns::new();
+        let sizes = [4096u64, 1 << 20, 65536];
+        let mut served = [0u64; 3];
+        for _ in 0..20_000 {
+            let client = turns.next(0b111).unwrap();
+            turns.charge(client, sizes[client]);
+            served[client] += sizes[client] + REQUEST as u64;
+        }
+        let most = *served.iter().max().unwrap();
+        for bytes in served {
+            assert!(most - bytes <= 2 * (QUANTUM as u64 + (1 << 20)), "{served:?}");
+        }
+    }
+
+    #[test]
+    fn alone_means_all() {
+        let mut turns = Turns::new();
+        turns.charge(4, u64::MAX);
+        for _ in 0..100 {
+            assert_eq!(turns.next(1 << 4), Some(4));
+            turns.charge(4, 1 << 30);
+        }
+        assert_eq!(turns.next(0), None);
+    }
+
+    proptest! {
+        /// Between clients that always have requests, shares differ by no more than a turn and the largest request.
+        #[test]
+        fn fair(requests in prop::collection::vec(0u64..4_000_000, 3), steps in 1usize..3000, members in 1u16..8) {
+            let mut turns = Turns::new();
+            let mut served = [0i64; 3];
+            for _ in 0..steps {
+                let client = turns.next(members).unwrap();
+                prop_assert!(members & 1 << client != 0);
+                turns.charge(client, requests[client]);
+                served[client] += requests[client] as i64 + REQUEST;
+            }
+            let of = |c: usize| (members & 1 << c != 0).then(|| served[c]);
+            let shares: Vec<_> = (0..3).filter_map(of).collect();
+            let spread = shares.iter().max().unwrap() - shares.iter().min().unwrap();
+            prop_assert!(spread <= 2 * QUANTUM + 2 * (4_000_000 + REQUEST));
+        }
+    }
+}
