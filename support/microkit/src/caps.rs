@@ -121,6 +121,7 @@ pub fn build(system: &System, elfs: &[Elf], board: &Board) -> Result<Spec, Strin
     }
     builder.channels()?;
     builder.user_caps()?;
+    builder.order_starts();
     Ok(builder.spec)
 }
 
@@ -391,6 +392,16 @@ impl Builder<'_> {
         Ok(())
     }
 
+    /// PDs of equal priority first run in descending order of their names: the official initialiser resumes them in
+    /// ascending order, and seL4 puts each at the head of its queue.
+    fn order_starts(&mut self) {
+        let mut order = std::mem::take(&mut self.spec.start_order);
+        if let Some((_, pds)) = order.split_first_mut() {
+            pds.sort_by(|a, b| self.spec.name(*b).cmp(self.spec.name(*a)));
+        }
+        self.spec.start_order = order;
+    }
+
     fn channels(&mut self) -> Result<(), String> {
         for channel in &self.system.channels {
             for (from, to) in channel.directions() {
@@ -440,7 +451,7 @@ fn check_overlap(pd: &Pd, elf: &Elf, regions: &[Region]) -> Result<(), String> {
                 map.vaddr,
                 segment.page_start(),
                 segment.page_end(),
-                map.place.line
+                map.vaddr_place.line
             ));
         }
     }

@@ -9,8 +9,8 @@ use object::read::elf::{FileHeader, ProgramHeader};
 use object::{Endianness, Object, ObjectSymbol, elf};
 
 const PAGE: u64 = 0x1000;
-/// More than any board's RAM. Keeps a broken header from exhausting the host.
-const MAX_IMAGE: u64 = 1 << 32;
+/// More than a program has. Keeps a broken header from exhausting the host; great memory is for memory regions.
+const MAX_IMAGE: u64 = 512 << 20;
 
 /// A loadable segment, bss included.
 #[derive(Clone, Debug)]

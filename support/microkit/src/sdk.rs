@@ -89,7 +89,7 @@ impl Board {
                 0x803_1000..0x6000_0000,
                 0xc000_0000..0x100_0000_0000,
             ],
-            memory: vec![0x6000_0000..0xc000_0000],
+            memory: vec![Range { start: 0x6000_0000, end: 0xc000_0000 }],
             reserved: Vec::new(),
             max_irq: 159,
             reserved_irqs: RESERVED_IRQS.to_vec(),

@@ -53,6 +53,6 @@ fn read_end(node: &Node<'_, '_>, system: &System) -> Result<(End, Option<String>
             "name one that this file declares",
         ));
     };
-    let place = node.place();
-    Ok((End { place, pd, id, notify, pp }, node.text("setvar_id").map(str::to_owned)))
+    let (id_place, pp_place) = (node.place_of("id"), node.place_of("pp"));
+    Ok((End { id_place, pp_place, pd, id, notify, pp }, node.text("setvar_id").map(str::to_owned)))
 }

@@ -20,10 +20,11 @@ pub fn check(system: &mut System, board: &Board) -> Result<()> {
 }
 
 fn names(system: &System) -> Result<()> {
-    let Some(first) = system.pds.first() else {
-        let place = super::Place { element: "system".to_owned(), ..super::Place::default() };
-        return Err(place.error("there is no protection domain", "write at least one <protection_domain>"));
-    };
+    if system.pds.is_empty() {
+        return Err(system
+            .place
+            .error("there is no protection domain", "write at least one <protection_domain>"));
+    }
     let mut seen = BTreeSet::new();
     for pd in &system.pds {
         if pd.name == "monitor" {
@@ -57,15 +58,13 @@ fn names(system: &System) -> Result<()> {
             ));
         }
     }
-    debug_assert!(!first.name.is_empty() || system.pds.len() == seen.len());
     Ok(())
 }
 
 fn interrupts(system: &System, board: &Board) -> Result<()> {
     let mut seen = BTreeSet::new();
     for irq in system.pds.iter().flat_map(|pd| &pd.irqs) {
-        let mut place = irq.place.clone();
-        place.attribute = Some("irq".to_owned());
+        let place = &irq.irq_place;
         if !seen.insert(irq.irq) {
             return Err(place.error(
                 format!("interrupt {} is used twice", irq.irq),
@@ -76,10 +75,10 @@ fn interrupts(system: &System, board: &Board) -> Result<()> {
             return Err(place
                 .error(format!("interrupt {} is the kernel's ({who})", irq.irq), "use another interrupt"));
         }
-        if !(16..=board.max_irq).contains(&irq.irq) {
+        if irq.irq > board.max_irq {
             return Err(place.error(
                 format!("there is no interrupt {}", irq.irq),
-                format!("write 16 to {} (a shared peripheral interrupt's number plus 32)", board.max_irq),
+                format!("write 0 to {} (a shared peripheral interrupt's number plus 32)", board.max_irq),
             ));
         }
     }
@@ -93,26 +92,23 @@ fn channels(system: &System) -> Result<()> {
         for irq in &pd.irqs {
             if !taken.insert(irq.id) {
                 let wrong = format!("id {} is used twice in protection domain '{}'", irq.id, pd.name);
-                return Err(irq.place.error(wrong, right));
+                return Err(irq.id_place.error(wrong, right));
             }
         }
     }
     for channel in &system.channels {
         let [a, b] = &channel.ends;
-        // As officially, both ends of a channel of a PD with itself may have one id.
         for end in [a, b] {
-            if ids[end.pd].contains(&end.id) {
+            if !ids[end.pd].insert(end.id) {
                 let wrong =
                     format!("id {} is used twice in protection domain '{}'", end.id, system.pds[end.pd].name);
-                return Err(end.place.error(wrong, right));
+                return Err(end.id_place.error(wrong, right));
             }
         }
-        ids[a.pd].insert(a.id);
-        ids[b.pd].insert(b.id);
         for (from, to) in channel.directions() {
             let (caller, callee) = (&system.pds[from.pd], &system.pds[to.pd]);
             if from.pp && caller.scheduling.priority >= callee.scheduling.priority {
-                return Err(from.place.error(
+                return Err(from.pp_place.error(
                     format!(
                         "'{}' (priority {}) calls '{}' (priority {})",
                         caller.name, caller.scheduling.priority, callee.name, callee.scheduling.priority
@@ -157,15 +153,12 @@ fn check_space(regions: &[Region], maps: &[Map], what: &str, limit: u64) -> Resu
     let mut seen: Vec<(u64, u64, &str)> = Vec::new();
     for map in maps {
         let Some(region) = regions.iter().find(|region| region.name == map.region) else {
-            let mut place = map.place.clone();
-            place.attribute = Some("mr".to_owned());
-            return Err(place.error(
+            return Err(map.region_place.error(
                 format!("there is no memory region '{}'", map.region),
                 "name one that this file declares",
             ));
         };
-        let mut place = map.place.clone();
-        place.attribute = Some("vaddr".to_owned());
+        let place = &map.vaddr_place;
         if region.size == 0 {
             return Err(place.error(
                 format!("memory region '{}' has no bytes", region.name),
@@ -207,8 +200,7 @@ fn physical(system: &System, board: &Board) -> Result<()> {
         let Paddr::Fixed(start) = region.paddr else { continue };
         // region::in_memory has checked that this does not overflow.
         let end = start.saturating_add(region.size);
-        let mut place = region.place.clone();
-        place.attribute = Some("phys_addr".to_owned());
+        let place = &region.paddr_place;
         if let Some((_, _, other)) =
             seen.iter().find(|(other_start, other_end, _)| start < *other_end && *other_start < end)
         {

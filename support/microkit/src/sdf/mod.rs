@@ -46,15 +46,13 @@ pub fn parse(name: &str, text: &str, board: &Board, files: &dyn Files) -> Result
     }
     no_text(&document, name)?;
 
-    let mut system = System::default();
+    let mut system = System { place: root.place(), ..System::default() };
     let mut domains = None;
     let mut channels = Vec::new();
     for child in root.children() {
         match child.name() {
             "protection_domain" => {
-                let first = system.pds.len();
                 pd::read(&child, None, board, domains.as_ref(), &mut system)?;
-                debug_assert!(system.pds.len() > first);
             }
             "memory_region" => {
                 let region = region::read(&child, board, files, &mut system.warnings)?;

@@ -7,6 +7,8 @@ use super::error::Place;
 /// The whole system. Indices into `pds` are Microkit's global PD indices: a parent, then its descendants depth-first.
 #[derive(Clone, Debug, Default)]
 pub struct System {
+    /// Where the root element begins.
+    pub place: Place,
     /// Protection domains.
     pub pds: Vec<Pd>,
     /// Memory regions.
@@ -79,8 +81,10 @@ impl Pd {
 /// A mapping of a region.
 #[derive(Clone, Debug)]
 pub struct Map {
-    /// Where.
-    pub place: Place,
+    /// Where its region is named.
+    pub region_place: Place,
+    /// Where its address is.
+    pub vaddr_place: Place,
     /// Region's name.
     pub region: String,
     /// Virtual (for a VM: guest-physical) address.
@@ -98,8 +102,10 @@ pub struct Map {
 /// An interrupt.
 #[derive(Clone, Debug)]
 pub struct Irq {
-    /// Where.
-    pub place: Place,
+    /// Where its number is.
+    pub irq_place: Place,
+    /// Where its id is.
+    pub id_place: Place,
     /// GIC INTID.
     pub irq: u64,
     /// Channel id.
@@ -178,6 +184,8 @@ pub struct Vm {
 pub struct Region {
     /// Where.
     pub place: Place,
+    /// Where its physical address is.
+    pub paddr_place: Place,
     /// Name.
     pub name: String,
     /// Bytes.
@@ -206,8 +214,10 @@ pub enum Paddr {
 /// One end of a channel.
 #[derive(Clone, Debug)]
 pub struct End {
-    /// Where.
-    pub place: Place,
+    /// Where its id is.
+    pub id_place: Place,
+    /// Where `pp` is.
+    pub pp_place: Place,
     /// Global PD index.
     pub pd: usize,
     /// Channel id.

@@ -87,10 +87,7 @@ impl<'a, 'i> Node<'a, 'i> {
     /// An attribute that must be there.
     pub fn required(&self, attribute: &str) -> Result<&'a str> {
         self.text(attribute).ok_or_else(|| {
-            self.error(
-                format!("attribute '{attribute}' is missing"),
-                format!("write <{} {attribute}=\"...\"", self.name()),
-            )
+            self.error(format!("attribute '{attribute}' is missing"), format!("write {attribute}=\"...\""))
         })
     }
 

@@ -328,7 +328,8 @@ pub fn read_map(node: &Node<'_, '_>, last: u64, setvars: Option<&mut Vec<Setvar>
             }
         }
     }
-    Ok(Map { place: node.place(), region, vaddr, read, write, execute, cached })
+    let (region_place, vaddr_place) = (node.place_of("mr"), node.place_of("vaddr"));
+    Ok(Map { region_place, vaddr_place, region, vaddr, read, write, execute, cached })
 }
 
 fn read_irq(node: &Node<'_, '_>, pd: &mut Pd) -> Result<()> {
@@ -365,7 +366,8 @@ fn read_irq(node: &Node<'_, '_>, pd: &mut Pd) -> Result<()> {
     if let Some(symbol) = node.text("setvar_id") {
         add_setvar(&mut pd.setvars, setvar(node, "setvar_id", symbol, Value::Known(id)))?;
     }
-    pd.irqs.push(Irq { place: node.place(), irq, id, edge });
+    let (irq_place, id_place) = (node.place_of("irq"), node.place_of("id"));
+    pd.irqs.push(Irq { irq_place, id_place, irq, id, edge });
     Ok(())
 }
 

@@ -68,7 +68,8 @@ pub fn read(
             Paddr::Fixed(paddr)
         }
     };
-    Ok(Region { place: node.place(), name, size, page_size, page_size_given, paddr, prefill })
+    let paddr_place = node.place_of("phys_addr");
+    Ok(Region { place: node.place(), paddr_place, name, size, page_size, page_size_given, paddr, prefill })
 }
 
 fn read_prefill(node: &Node<'_, '_>, files: &dyn Files) -> Result<Option<Arc<[u8]>>> {
