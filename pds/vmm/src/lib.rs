@@ -6,14 +6,19 @@
 //! that is right (docs/decisions and sel4-costs have the figures).
 //!
 //! The kernel is behind [`machine::Machine`], so that the whole VMM runs in host tests against a fake one.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "fake")), no_std)]
 
 pub mod bus;
 pub mod disk;
 pub mod exits;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 pub mod lifecycle;
 pub mod load;
 pub mod machine;
 pub mod stats;
 pub mod terminal;
 pub mod vmm;
+
+#[cfg(test)]
+mod tests;

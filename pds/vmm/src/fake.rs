@@ -1,0 +1,259 @@
+//! A machine without a kernel, for tests and fuzzing: it records what the VMM does to it, and answers as backends and
+//! supervisor would.
+
+use std::boxed::Box;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::vec::Vec;
+
+use heapless::Vec as Slots;
+use partita_guest::gic::Injection;
+use partita_guest::registers;
+use partita_protocol::backend::{self, BackendStatus, DeviceStatus, Status};
+use partita_protocol::layout::{channel, guest};
+use partita_protocol::stats::VmmStats;
+use partita_protocol::timer::{TimerRequest, TimerState};
+use partita_ring::log::Logger;
+use partita_ring::{AtomicU64, Duplex, Header, Mine, Rx, Yours};
+use partita_virtio::fake::FakeRam;
+use partita_virtio::mmio::RegisterPage;
+
+use crate::disk::Backend;
+use crate::load::Images;
+use crate::machine::{Field, Machine, Page};
+use crate::terminal::{Port, Terminal};
+use crate::vmm::{Parts, Slot, TimerLink, Vmm};
+
+/// Bytes of a [`Guest`]'s RAM.
+pub const RAM: u64 = 16 << 20;
+
+/// What the VMM did, and what the guest's vCPU 0 holds.
+pub struct State {
+    /// Context of vCPU 0.
+    pub registers: [u64; registers::WORDS],
+    /// It was resumed since this was cleared.
+    pub resumed: bool,
+    /// Times its context was read.
+    pub reads: usize,
+    /// Times it was suspended.
+    pub suspended: usize,
+    /// VCPU fields: CNTV_CTL and CNTV_CVAL.
+    pub timer: (u64, u64),
+    /// Fields that were written.
+    pub fields: Vec<(Field, u64)>,
+    /// List registers that were written.
+    pub injected: Vec<Injection>,
+    /// Times the timer was acknowledged.
+    pub acks: usize,
+    /// CNTPCT.
+    pub now: u64,
+    /// Channels that were signalled.
+    pub signals: Vec<usize>,
+    /// Protected calls.
+    pub calls: Vec<(usize, u64, Vec<u64>)>,
+    /// What the backend answers to RESET.
+    pub reset: u64,
+    /// What the backend answers to everything else.
+    pub status: u64,
+}
+
+impl Default for State {
+    fn default() -> Self {
+        Self {
+            registers: [0; registers::WORDS],
+            resumed: false,
+            reads: 0,
+            suspended: 0,
+            timer: (0, 0),
+            fields: Vec::new(),
+            injected: Vec::new(),
+            acks: 0,
+            now: 0,
+            signals: Vec::new(),
+            calls: Vec::new(),
+            reset: 0,
+            status: 0,
+        }
+    }
+}
+
+/// [`Machine`] over a shared [`State`].
+#[derive(Clone, Default)]
+pub struct FakeMachine(pub Rc<RefCell<State>>);
+
+impl Machine for FakeMachine {
+    fn registers(&mut self, _: usize, into: &mut [u64]) {
+        let mut state = self.0.borrow_mut();
+        state.reads += 1;
+        into.iter_mut().zip(state.registers).for_each(|(to, from)| *to = from);
+    }
+    fn set_registers(&mut self, _: usize, prefix: &[u64], resume: bool) {
+        let mut state = self.0.borrow_mut();
+        state.registers.iter_mut().zip(prefix).for_each(|(to, from)| *to = *from);
+        state.resumed |= resume;
+    }
+    fn resume(&mut self, _: usize) {
+        self.0.borrow_mut().resumed = true;
+    }
+    fn suspend(&mut self, _: usize) {
+        self.0.borrow_mut().suspended += 1;
+    }
+    fn reset(&mut self, _: usize) {
+        self.0.borrow_mut().timer = (0, 0);
+    }
+    fn field(&mut self, _: usize, field: Field) -> u64 {
+        match field {
+            Field::CntvCtl => self.0.borrow().timer.0,
+            Field::CntvCval => self.0.borrow().timer.1,
+            _ => 0,
+        }
+    }
+    fn set_field(&mut self, _: usize, field: Field, value: u64) {
+        self.0.borrow_mut().fields.push((field, value));
+    }
+    fn inject(&mut self, _: usize, injection: Injection) {
+        self.0.borrow_mut().injected.push(injection);
+    }
+    fn ack_timer(&mut self, _: usize) {
+        self.0.borrow_mut().acks += 1;
+    }
+    fn counter(&self) -> u64 {
+        self.0.borrow().now
+    }
+    fn frequency(&self) -> u64 {
+        62_500_000
+    }
+    fn signal(&mut self, channel: usize) {
+        self.0.borrow_mut().signals.push(channel);
+    }
+    fn call(&mut self, channel: usize, label: u64, request: &[u64], reply: &mut [u64]) -> usize {
+        let mut state = self.0.borrow_mut();
+        state.calls.push((channel, label, request.to_vec()));
+        if channel == channel::SUPERVISOR {
+            return 0;
+        }
+        let info = [state.status, 0, 1, 128, 8, 0x1_0000];
+        let words = match label {
+            backend::label::INFO => info.as_slice(),
+            backend::label::RESET => &[state.reset],
+            _ => &[state.status],
+        };
+        reply.iter_mut().zip(words).for_each(|(to, from)| *to = *from);
+        words.len().min(reply.len())
+    }
+    fn publish(&mut self, offset: u64, bytes: u64) {
+        assert!(offset + bytes <= RAM);
+    }
+}
+
+/// A register page on the heap.
+#[derive(Clone, Copy)]
+pub struct FakePage(&'static [Cell<u32>; 1024]);
+
+impl FakePage {
+    fn new() -> Self {
+        Self(Box::leak(Box::new([const { Cell::new(0) }; 1024])))
+    }
+}
+
+impl RegisterPage for FakePage {
+    fn store(&mut self, offset: usize, value: u32) {
+        self.0[offset / 4].set(value);
+    }
+}
+
+impl Page for FakePage {
+    fn load(&self, offset: usize) -> u32 {
+        self.0[offset / 4].get()
+    }
+}
+
+fn leak<T>(value: T) -> &'static T {
+    Box::leak(Box::new(value))
+}
+
+/// A ring: our end, and what the other side reads.
+fn ring() -> (Mine<'static>, Yours<'static>, Rx<'static>, Duplex<'static>) {
+    let data = || &*Vec::leak((0..1024).map(|_| AtomicU64::new(0)).collect());
+    let (ours, theirs) = (leak(Header::new()), leak(Header::new()));
+    let (ours_data, theirs_data): (&[_], &[_]) = (data(), data());
+    let far = || Duplex::new(Mine::new(theirs, theirs_data), Yours::new(ours, ours_data));
+    (Mine::new(ours, ours_data), Yours::new(theirs, theirs_data), far().rx, far())
+}
+
+/// A VMM with one disk, a console, and a kernel of four instructions.
+pub struct Guest {
+    /// The VMM.
+    pub vmm: Vmm<'static, FakeMachine, FakePage>,
+    /// What it did.
+    pub machine: FakeMachine,
+    /// What the disk's backend writes.
+    pub backend: &'static BackendStatus,
+    /// What timer writes.
+    pub timer: &'static TimerState,
+    /// What the VMM writes for timer.
+    pub request: &'static TimerRequest,
+    /// Counters.
+    pub stats: &'static VmmStats,
+    /// Guest RAM.
+    pub ram: FakeRam,
+    /// The disk's registers, as the guest reads them.
+    pub page: FakePage,
+    /// What came out of the log.
+    pub log: Rx<'static>,
+    /// The console PD's end of the guest's terminal.
+    pub console: Duplex<'static>,
+}
+
+/// The guest's kernel: any bytes that are no known file format.
+pub const KERNEL: &[u8] = &[0x5f; 16];
+
+impl Guest {
+    /// Before [`Vmm::begin`].
+    pub fn new(autostart: bool) -> Self {
+        let machine = FakeMachine::default();
+        let device = |_| DeviceStatus {
+            used: Default::default(),
+            config: Default::default(),
+            needs_reset: Default::default(),
+            reset: Default::default(),
+            reserved: Default::default(),
+        };
+        let backend =
+            leak(BackendStatus { devices: core::array::from_fn(device), generation: Default::default() });
+        let timer = leak(TimerState { fired: Default::default(), count: Default::default() });
+        let request = leak(TimerRequest { deadline: Default::default() });
+        let stats = leak(VmmStats::new());
+        let ram = FakeRam::new(guest::RAM, RAM, 0);
+        let page = FakePage::new();
+        let (log_mine, log_yours, log, _) = ring();
+        let (mine, yours, _, console) = ring();
+        let mut disks = Slots::new();
+        let _ = disks.push(Slot::Waiting(page, Backend { channel: 0, device: 0, status: backend }));
+        let vmm = Vmm::new(Parts {
+            machine: machine.clone(),
+            logger: Logger::new(log_mine, log_yours, || ()),
+            ram: ram.ram(),
+            images: Images { kernel: KERNEL, initrd: &[1; 100], dtb: &[2; 50], plain: true },
+            vcpus: 1,
+            disks,
+            terminal: Terminal::new(Duplex::new(mine, yours), Some((1, Port::new(FakePage::new())))),
+            timer: TimerLink { request, state: timer },
+            stats,
+            autostart,
+        });
+        Self { vmm, machine, backend, timer, request, stats, ram, page, log, console }
+    }
+
+    /// The log since the last call.
+    pub fn log(&mut self) -> std::string::String {
+        let mut bytes = std::vec![0; 8192];
+        let length = self.log.read(&mut bytes);
+        std::string::String::from_utf8_lossy(&bytes[..length]).into_owned()
+    }
+
+    /// Makes the backend answer RESET like this.
+    pub fn answer_reset(&self, status: Status) {
+        self.machine.0.borrow_mut().reset = status as u64;
+    }
+}
