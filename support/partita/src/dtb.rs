@@ -149,3 +149,77 @@ fn interrupts(fdt: &mut FdtWriter) -> std::result::Result<(), vm_fdt::Error> {
     fdt.property_phandle(GIC_PHANDLE)?;
     fdt.end_node(node)
 }
+
+#[cfg(test)]
+mod tests {
+    use fdt::Fdt;
+    use partita_config::Config;
+
+    use super::*;
+
+    const TEXT: &str = r#"{
+        "controllers": [{ "name": "d", "kind": "virtio-mmio" }],
+        "cells": [{
+            "name": "a", "memory": "64M", "vcpus": 3, "kernel": "Image", "cmdline": "root=/dev/vda rw",
+            "disks": [{ "controller": "d", "partition": "x" }, { "controller": "d", "partition": "y" }]
+        }]
+    }"#;
+
+    fn blob(text: &str, initrd: u64) -> Result<Vec<u8>> {
+        let config: Config<'_> = partita_config::parse(text.as_bytes()).unwrap();
+        write(&config.cells[0], Board::named("qemu_virt_aarch64").unwrap(), initrd)
+    }
+
+    fn cells(fdt: &Fdt<'_>, node: &str, property: &str) -> Vec<u32> {
+        let value = fdt.find_node(node).and_then(|node| node.property(property)).unwrap().value;
+        value.chunks(4).map(|cell| u32::from_be_bytes(cell.try_into().unwrap())).collect()
+    }
+
+    #[test]
+    fn a_parser_reads_back_the_machine() {
+        let blob = blob(TEXT, 5_000_000).unwrap();
+        let fdt = Fdt::new(&blob).unwrap();
+        let memory: Vec<_> = fdt.memory().regions().collect();
+        assert_eq!(memory.len(), 1);
+        assert_eq!((memory[0].starting_address as u64, memory[0].size), (0x4000_0000, Some(64 << 20)));
+        assert_eq!(fdt.cpus().count(), 3);
+        assert_eq!(fdt.chosen().bootargs(), Some("root=/dev/vda rw"));
+        assert_eq!(fdt.chosen().stdout().unwrap().name, "pl011@9000000");
+
+        // Below the top of RAM, on 2 MiB: 64 MiB - 5,000,000 is 59.2 MiB.
+        assert_eq!(cells(&fdt, "/chosen", "linux,initrd-start"), [0, 0x4000_0000 + (58 << 20)]);
+        assert_eq!(cells(&fdt, "/chosen", "linux,initrd-end"), [0, 0x4000_0000 + (58 << 20) + 5_000_000]);
+
+        let psci = fdt.find_node("/psci").unwrap();
+        assert_eq!(psci.property("method").unwrap().as_str(), Some("smc"));
+        assert_eq!(cells(&fdt, "/timer", "interrupts"), [1, 13, 4, 1, 14, 4, 1, 11, 4, 1, 10, 4]);
+        assert_eq!(
+            cells(&fdt, "/intc@8000000", "reg"),
+            [0, 0x0800_0000, 0, 0x1000, 0, 0x0801_0000, 0, 0x1000]
+        );
+        assert_eq!(cells(&fdt, "/pl011@9000000", "interrupts"), [0, 1, 4]);
+    }
+
+    #[test]
+    fn devices_are_disks_then_console() {
+        let blob = blob(TEXT, 0).unwrap();
+        let fdt = Fdt::new(&blob).unwrap();
+        let nodes: Vec<_> = fdt.all_nodes().filter(|node| node.name.starts_with("virtio_mmio@")).collect();
+        assert_eq!(nodes.len(), 3);
+        for (n, node) in (0u32..).zip(&nodes) {
+            let address = 0x0a00_0000 + n * 0x1000;
+            assert_eq!(node.name, format!("virtio_mmio@{address:x}"));
+            let path = format!("/{}", node.name);
+            assert_eq!(cells(&fdt, &path, "reg"), [0, address, 0, 0x1000]);
+            assert_eq!(cells(&fdt, &path, "interrupts"), [0, 16 + n, 4]);
+            assert!(node.property("dma-coherent").is_some());
+        }
+        assert!(fdt.find_node("/chosen").unwrap().property("linux,initrd-start").is_none());
+    }
+
+    #[test]
+    fn an_initramfs_larger_than_memory_is_refused() {
+        let sentence = blob(TEXT, 64 << 20).unwrap_err().to_string();
+        assert!(sentence.contains("cell a: its memory of 64M has no room for its initramfs"), "{sentence}");
+    }
+}

@@ -59,15 +59,16 @@ mod tests {
         let report = write(SMALL).unwrap();
         for line in [
             "a  (priority 9, secure monitor calls, parent of b)",
-            "    one                 4 KiB  rw  cached    0x1000                    one writer; also: b r",
-            "    two                 8 KiB  rw  cached    0x2000                    WRITERS: a, b; also: b rw, g r",
+            "    one    4 KiB  rw  cached  0x1000                    one writer; also: b r",
+            "    two    8 KiB  rw  cached  0x2000                    WRITERS: a, b; also: b rw, g r",
             "b  (priority 8, child of a, DMA)",
-            "    regs                4 KiB  rw  device    0x4000         0x9000000  alone",
-            "    dma                16 KiB  rw  cached    0x5000                    alone; physical address known",
+            "    regs    4 KiB  rw  device  0x4000        0x9000000   alone",
+            "    dma    16 KiB  rw  cached  0x5000                    alone; physical address known",
             "    irq 33 (level) as 0",
-            "    calls a",
-            "    is called by b, notifies b",
+            "    channel 3  b: is called, notifies",
+            "    channel 4  a: calls, is notified",
             "g  (virtual machine of b, priority 5, 1 vCPU)",
+            "    two    8 KiB  r   cached  0x0                       WRITERS: a, b; also: a rw, b rw",
             "Exceptions to rule 1 (one writer per page): 1",
         ] {
             assert!(report.lines().any(|found| found.trim_end() == line), "no line {line:?} in\n{report}");

@@ -56,6 +56,8 @@ pub struct Domain {
 pub struct End {
     /// The PD.
     pub pd: String,
+    /// The channel's number there.
+    pub id: String,
     /// May make protected calls to the other end.
     pub calls: bool,
     /// May notify the other end.
@@ -160,6 +162,7 @@ fn channel(node: Node<'_, '_>) -> Result<[End; 2], String> {
         .map(|end| {
             Ok(End {
                 pd: attribute(end, "pd")?,
+                id: attribute(end, "id")?,
                 calls: end.attribute("pp") == Some("true"),
                 notifies: end.attribute("notify") != Some("false"),
             })

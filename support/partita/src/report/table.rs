@@ -17,6 +17,7 @@ pub fn write(system: &System) -> String {
 
 fn write_domain(text: &mut String, system: &System, domain: &Domain) -> std::fmt::Result {
     writeln!(text, "{}  ({})", domain.name, powers(system, domain).join(", "))?;
+    let width = domain.maps.iter().map(|map| map.region.len()).max().unwrap_or_default();
     for map in &domain.maps {
         let region = system.regions.iter().find(|region| region.name == map.region);
         let size = region.map_or_else(String::new, size);
@@ -30,7 +31,7 @@ fn write_domain(text: &mut String, system: &System, domain: &Domain) -> std::fmt
         }
         writeln!(
             text,
-            "    {:<14} {size:>10}  {:<3} {kind}  {vaddr:>8}  {paddr:>16}  {note}",
+            "    {:<width$} {size:>8}  {:<3} {kind}  {vaddr:<12}  {paddr:<10}  {note}",
             map.region, map.perms
         )?;
     }
@@ -42,15 +43,15 @@ fn write_domain(text: &mut String, system: &System, domain: &Domain) -> std::fmt
             if mine.pd != domain.name {
                 continue;
             }
-            let other_pd = &other.pd;
             let words = [
-                (mine.calls, format!("calls {other_pd}")),
-                (other.calls, format!("is called by {other_pd}")),
-                (mine.notifies, format!("notifies {other_pd}")),
+                (mine.calls, "calls"),
+                (other.calls, "is called"),
+                (mine.notifies, "notifies"),
+                (other.notifies, "is notified"),
             ];
-            let words: Vec<String> =
+            let words: Vec<&str> =
                 words.into_iter().filter(|(holds, _)| *holds).map(|(_, word)| word).collect();
-            writeln!(text, "    {}", words.join(", "))?;
+            writeln!(text, "    channel {:<2} {}: {}", mine.id, other.pd, words.join(", "))?;
         }
     }
     writeln!(text)

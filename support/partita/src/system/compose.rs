@@ -17,6 +17,8 @@ use crate::board::{Board, DeviceAt};
 const GICV: &str = "gicv";
 /// Stack of every PD: parsing partita.json is what needs most.
 const STACK: u64 = 0x8000;
+/// The VMM also keeps its devices there.
+const VMM_STACK: u64 = 0x2_0000;
 /// Name of the region and of the file with partita.json.
 pub const CONFIG: &str = "partita.json";
 
@@ -267,7 +269,7 @@ impl Composer<'_> {
             name: vmm_name(self.config, n),
             elf: "vmm.elf",
             priority: priority::VMM,
-            stack: STACK,
+            stack: VMM_STACK,
             id: Some(supervisor_vmm(n)),
             maps,
             vm: Some(vm),

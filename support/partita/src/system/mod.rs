@@ -20,3 +20,6 @@ pub fn generate(config: &Config<'_>, board: &Board) -> Result<String> {
     system.check_limits()?;
     Ok(xml::write(&system))
 }
+
+#[cfg(test)]
+mod tests;
