@@ -392,12 +392,12 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// PDs of equal priority first run in descending order of their names: the official initialiser resumes them in
-    /// ascending order, and seL4 puts each at the head of its queue.
+    /// PDs are resumed in ascending order of their names, as by the official initialiser. With seL4's ready queues, which
+    /// put a resumed thread at the head, those of equal priority then first run in descending order.
     fn order_starts(&mut self) {
         let mut order = std::mem::take(&mut self.spec.start_order);
         if let Some((_, pds)) = order.split_first_mut() {
-            pds.sort_by(|a, b| self.spec.name(*b).cmp(self.spec.name(*a)));
+            pds.sort_by(|a, b| self.spec.name(*a).cmp(self.spec.name(*b)));
         }
         self.spec.start_order = order;
     }

@@ -151,7 +151,7 @@ fn threads() {
     let order: Vec<_> = packed.spec.start_order.iter().map(|id| name(*id)).collect();
     assert_eq!(order[0], "tcb_monitor");
     let pds: Vec<_> = order.iter().map(String::as_str).filter(|name| !name.contains("_v_")).collect();
-    assert_eq!(pds, ["tcb_monitor", "tcb_q", "tcb_p", "tcb_d", "tcb_c"]);
+    assert_eq!(pds, ["tcb_monitor", "tcb_c", "tcb_d", "tcb_p", "tcb_q"]);
 }
 
 /// Bytes of a PD's data segment in the image.

@@ -300,14 +300,14 @@ proptest! {
 
     #[test]
     fn scattered_memory_is_whole_and_apart(
-        holes in prop::collection::vec((0x6000_0_u64..0x6100_0, 1..64_u64), 0..12),
+        holes in prop::collection::vec((0x6_0000_u64..0x6_1000, 1..64_u64), 0..12),
         sizes in prop::collection::vec((1..200_u64, any::<bool>()), 1..6),
     ) {
         let page = 0x1000;
         let memory = |name: String, size: u64, paddr| Memory {
             name, first: None, size, page_size: page, paddr, contents: Contents::Zero,
         };
-        let ram = [0x6000_0000..0x6100_0000_u64];
+        let ram = [Range { start: 0x6000_0000, end: 0x6100_0000 }];
         let image = 0x6080_0000..0x6081_0000;
         let mut memories = Vec::new();
         let mut last = 0;
