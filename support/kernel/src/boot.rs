@@ -203,11 +203,13 @@ fn tcb(r: &image::Tcb) -> Tcb {
         cspace: CNodeId::new(r.cspace as usize),
         buffer: (r.ipc_buffer != 0).then_some(r.ipc_buffer_paddr),
         fault: None,
-        fault_handler: some(r.fault_endpoint).map(|e| EndpointCap {
-            id: EndpointId::new(e),
-            badge: r.fault_badge,
-            rights: Rights(r.fault_rights as u8),
-        }),
+        fault_handler: some(r.fault_endpoint)
+            .map(|e| EndpointCap {
+                id: EndpointId::new(e),
+                badge: r.fault_badge,
+                rights: Rights(r.fault_rights as u8),
+            })
+            .filter(EndpointCap::handles_faults),
         timeout_handler: None,
         name: r.name,
     }

@@ -32,7 +32,7 @@ impl<H: Hardware> Kernel<'_, H> {
                 Some(reply) if cap.rights.grant() || cap.rights.grant_reply() => {
                     self.push_reply(sender, receiver, reply, donate);
                 }
-                _ => self.set_state(sender, State::Inactive),
+                _ => self.give_up(sender),
             }
         } else if donate
             && self.tcbs[receiver].sched_context.is_none()
@@ -94,12 +94,18 @@ impl<H: Hardware> Kernel<'_, H> {
                     let donate = !matches!(fault, Some(Fault::Timeout { .. }));
                     self.push_reply(sender, receiver, r, donate);
                 }
-                _ => self.set_state(sender, State::Inactive),
+                _ => self.give_up(sender),
             }
         } else {
             self.set_state(sender, State::Running);
             self.wake(sender);
         }
+    }
+
+    /// A caller that cannot get a reply, because the receiver has no reply object or the capability does not allow it.
+    fn give_up(&mut self, caller: TcbId) {
+        self.tcbs[caller].fault = None;
+        self.set_state(caller, State::Inactive);
     }
 
     /// A thread that was blocked goes on, as soon as its budget allows.

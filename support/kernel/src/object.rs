@@ -71,6 +71,13 @@ pub struct EndpointCap {
     pub rights: Rights,
 }
 
+impl EndpointCap {
+    /// Whether faults may be sent through it: the handler must be able to reply.
+    pub const fn handles_faults(&self) -> bool {
+        self.rights.write() && (self.rights.grant() || self.rights.grant_reply())
+    }
+}
+
 /// Capability to a notification.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NotificationCap {

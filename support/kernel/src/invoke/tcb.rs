@@ -242,11 +242,7 @@ impl<H: Hardware> Kernel<'_, H> {
 fn fault_handler(cap: Cap, number: u64) -> Result<Option<EndpointCap>, Error> {
     match cap {
         Cap::Null => Ok(None),
-        Cap::Endpoint(cap)
-            if cap.rights.write() && (cap.rights.grant() || cap.rights.grant_reply()) =>
-        {
-            Ok(Some(cap))
-        }
+        Cap::Endpoint(cap) if cap.handles_faults() => Ok(Some(cap)),
         _ => Err(Error::InvalidCapability(number)),
     }
 }
