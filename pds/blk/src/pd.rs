@@ -7,7 +7,8 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use partita_blk_backend::REPLY_MRS;
+use partita_blk_backend::{REPLY_MRS, Tables};
+use partita_config::Config;
 use partita_protocol::MAX_CELLS;
 use partita_protocol::backend::Status;
 use partita_protocol::layout::channel;
@@ -44,6 +45,8 @@ impl<T> Static<T> {
 }
 
 static LOGGER: Static<Option<Logger<'static>>> = Static::new(None);
+static CONFIG: Static<Option<Config<'static>>> = Static::new(None);
+static TABLES: Static<Tables> = Static::new(Tables::new());
 static BACKEND: Static<Option<BlkBackend>> = Static::new(None);
 
 struct Blk {
@@ -61,7 +64,7 @@ fn init() -> impl Handler {
     let logger = LOGGER.take().map(|place| &*place.insert(logger));
     let backend = logger.and_then(|logger| {
         let place = BACKEND.take()?;
-        *place = setup::start(logger);
+        *place = setup::start(logger, CONFIG.take()?, TABLES.take()?);
         place.as_mut()
     });
     Blk { backend, unacknowledged: false, deferred: None }

@@ -4,15 +4,15 @@ use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
 use partita_blk_backend::inflight::InflightPage;
-use partita_blk_backend::{Backend, ClientConfig, DiskConfig};
+use partita_blk_backend::{Backend, DiskConfig, Tables};
 use partita_config::{Cell, Config, Disk, Partition};
+use partita_protocol::MAX_CELLS;
 use partita_protocol::backend::BackendStatus;
 use partita_protocol::layout::{size, vaddr};
-use partita_protocol::{MAX_CELLS, MAX_DISKS};
 use partita_ring::log::Logger;
 use partita_ring::log_line;
 use partita_storage::device::BlockDevice;
-use partita_storage::partition::{Selector, resolve};
+use partita_storage::partition::{Selector, TableError, resolve};
 use partita_storage::poll::PollReader;
 use partita_storage::virtio_blk::{PAGE, VirtioBlk};
 use partita_storage::window::Window;
@@ -80,16 +80,28 @@ fn dma() -> Option<(GuestRam, GuestRam)> {
     Some((all.part(paddr, cut)?, all.part(paddr + cut, SCRATCH)?))
 }
 
-/// The configuration; `None` if the region is not there or is not what the host tool puts there.
+/// Reads the configuration into `place`; `None` if the region is not there or is not what the host tool puts there.
 #[inline(never)]
-fn config() -> Option<Config<'static>> {
+fn read_config(place: &'static mut Option<Config<'static>>) -> Option<&'static Config<'static>> {
     let bytes = *var!(config_size: usize = 0);
     if bytes == 0 {
         return None;
     }
     // SAFETY: the symbol is set together with the map, which is read-only in every PD, so nobody writes it.
     let text = unsafe { core::slice::from_raw_parts(at(vaddr::CONFIG).as_ptr(), bytes) };
-    partita_config::parse(text).ok()
+    *place = partita_config::parse(text).ok();
+    place.as_ref()
+}
+
+/// Finds a disk's window. Apart, because its buffers are large and not needed later.
+#[inline(never)]
+fn find_window(
+    device: &mut Device,
+    scratch: GuestRam,
+    deadline: u64,
+    disk: &Disk<'_>,
+) -> Result<Window, TableError> {
+    resolve(&mut PollReader::new(device, scratch, || cntpct() < deadline), selector(disk))
 }
 
 fn device(slot: usize, memory: GuestRam, logger: &Logger<'_>) -> Option<Device> {
@@ -107,8 +119,12 @@ fn device(slot: usize, memory: GuestRam, logger: &Logger<'_>) -> Option<Device> 
 
 /// Sets everything up. `None`: there is nothing to serve; the log says why.
 #[inline(never)]
-pub fn start(logger: &'static Logger<'static>) -> Option<BlkBackend> {
-    let Some(config) = config() else {
+pub fn start(
+    logger: &'static Logger<'static>,
+    config: &'static mut Option<Config<'static>>,
+    tables: &'static mut Tables,
+) -> Option<BlkBackend> {
+    let Some(config) = read_config(config) else {
         log_line!(logger, "no readable configuration");
         return None;
     };
@@ -120,7 +136,7 @@ pub fn start(logger: &'static Logger<'static>) -> Option<BlkBackend> {
         log_line!(logger, "no DMA memory");
         return None;
     };
-    let mut device = device(controller.slot as usize, memory, logger)?;
+    let device = device(controller.slot as usize, memory, logger)?;
     let p = *device.properties();
     log_line!(
         logger,
@@ -132,55 +148,46 @@ pub fn start(logger: &'static Logger<'static>) -> Option<BlkBackend> {
         if p.flush { ", flush" } else { "" },
         if p.read_only { ", read-only" } else { "" }
     );
+    // SAFETY: the host tool maps a page there that only this PD has; it is zero at first, and any bytes are valid.
+    let inflight = unsafe { at::<InflightPage>(vaddr::BLK_INFLIGHT).as_ref() };
+    let mut backend = Backend::new(device, LogReport::new(logger), tables, inflight);
     let deadline = cntpct().saturating_add(cntfrq().saturating_mul(PATIENCE));
-    let mut clients = [None; MAX_CELLS];
     for (n, (paddr, size)) in guest_rams().into_iter().enumerate() {
         let Some(ram) = guest_ram(n, paddr, size) else { continue };
         let Some(cell) = config.cells.get(n) else { continue };
         // SAFETY: the host tool maps a page of ours there for each client; only we write it, through its atomics.
         let status = unsafe { at::<BackendStatus>(vaddr::cell_link(n, vaddr::BACKEND_STATUS)).as_ref() };
-        let mut reader = PollReader::new(&mut device, scratch, || cntpct() < deadline);
-        let mut disks = [None; MAX_DISKS];
-        for (i, (place, (_, disk))) in disks.iter_mut().zip(cell.disks_at(controller.name)).enumerate() {
-            match resolve(&mut reader, selector(disk)) {
-                Err(error) => log_line!(logger, "{} disk {i} ({:?}): {error}", cell.name, disk.partition),
-                Ok(window) => {
-                    if let Some(other) = overlapped(&clients, &window, disk.read_only) {
-                        log_line!(logger, "{} disk {i} overlaps a disk of cell {other}: refused", cell.name);
-                        continue;
-                    }
+        backend.add_client(n, ram, status);
+        for (i, (_, disk)) in cell.disks_at(controller.name).enumerate() {
+            let window = match find_window(backend.device_mut(), scratch, deadline, disk) {
+                Ok(window) => window,
+                Err(error) => {
+                    log_line!(logger, "{} disk {i} ({:?}): {error}", cell.name, disk.partition);
+                    continue;
+                }
+            };
+            let read_only = disk.read_only;
+            match backend.add_disk(n, i, DiskConfig { window, read_only, serial: serial(cell, i, disk) }) {
+                Ok(()) => log_line!(
+                    logger,
+                    "{} disk {i}: sectors {}..{}{}",
+                    cell.name,
+                    window.first(),
+                    window.first() + window.count(),
+                    if read_only { ", read-only" } else { "" }
+                ),
+                Err(other) => {
                     log_line!(
                         logger,
-                        "{} disk {i}: sectors {}..{}{}",
-                        cell.name,
-                        window.first(),
-                        window.first() + window.count(),
-                        if disk.read_only { ", read-only" } else { "" }
+                        "{} disk {i} has sectors of a disk of cell {other}: refused",
+                        cell.name
                     );
-                    let serial = serial(cell, i, disk);
-                    *place = Some(DiskConfig { window, read_only: disk.read_only, serial });
                 }
             }
         }
-        if let Some(place) = clients.get_mut(n) {
-            *place = Some(ClientConfig { ram, status, disks });
-        }
     }
-    // SAFETY: the host tool maps a page there that only this PD has; it is zero at first, and any bytes are valid.
-    let inflight = unsafe { at::<InflightPage>(vaddr::BLK_INFLIGHT).as_ref() };
-    Some(Backend::new(device, LogReport::new(logger), &clients, inflight))
-}
-
-/// A cell with a disk that shares sectors with `window`, one of them writable.
-fn overlapped(
-    clients: &[Option<ClientConfig>; MAX_CELLS],
-    window: &Window,
-    read_only: bool,
-) -> Option<usize> {
-    clients.iter().position(|client| {
-        let disks = client.iter().flat_map(|client| client.disks.iter().flatten());
-        disks.into_iter().any(|disk| disk.window.overlaps(window) && !(read_only && disk.read_only))
-    })
+    backend.open();
+    Some(backend)
 }
 
 fn selector<'a>(disk: &Disk<'a>) -> Selector<'a> {

@@ -138,7 +138,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             if let Entry::Taken(owner) | Entry::Finishing(owner, _) = self.page.get(id)
                 && usize::from(owner.client) == client
                 && usize::from(owner.disk) == disk
-                && self.flights.get(id).is_some_and(Option::is_none)
+                && self.tables.flights.get(id).is_some_and(Option::is_none)
             {
                 self.page.set(id, Entry::Free);
                 self.release_id(id);

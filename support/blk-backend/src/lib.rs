@@ -64,17 +64,6 @@ pub struct DiskConfig {
     pub serial: [u8; ID_BYTES],
 }
 
-/// A client as configured.
-#[derive(Clone, Copy)]
-pub struct ClientConfig {
-    /// Its guest's RAM.
-    pub ram: GuestRam,
-    /// The page that we write and its VMM reads.
-    pub status: &'static BackendStatus,
-    /// Its disks, in order of their device numbers.
-    pub disks: [Option<DiskConfig>; MAX_DISKS],
-}
-
 #[derive(Clone, Copy, Debug)]
 enum State {
     /// Reset, or never started.
@@ -112,7 +101,14 @@ struct Client {
 
 impl Disk {
     fn new(config: DiskConfig) -> Self {
-        Self { config, state: State::Idle, layout: None, write_through: false, in_flight: 0, unpublished: false }
+        Self {
+            config,
+            state: State::Idle,
+            layout: None,
+            write_through: false,
+            in_flight: 0,
+            unpublished: false,
+        }
     }
 }
 
@@ -136,19 +132,41 @@ struct Flight {
     flush_next: bool,
 }
 
+/// What is too big for a small stack. Belongs into a static.
+pub struct Tables {
+    clients: [Option<Client>; MAX_CELLS],
+    flights: [Option<Flight>; MAX_FLIGHTS],
+    segments: Segments<SEG_MAX>,
+}
+
+impl Tables {
+    /// Empty.
+    pub const fn new() -> Self {
+        Self {
+            clients: [const { None }; MAX_CELLS],
+            flights: [const { None }; MAX_FLIGHTS],
+            segments: Segments::new(),
+        }
+    }
+}
+
+impl Default for Tables {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// The backend.
 pub struct Backend<D, R> {
     device: D,
     report: R,
-    clients: [Option<Client>; MAX_CELLS],
-    flights: [Option<Flight>; MAX_FLIGHTS],
+    tables: &'static mut Tables,
+    page: &'static InflightPage,
     /// Bit `id`: free.
     free: u64,
     /// Numbers that there are.
     all: u64,
     turns: Turns,
-    page: &'static InflightPage,
-    segments: Segments<SEG_MAX>,
     /// Bit `client`: has disks with chains to fetch.
     ready: u16,
     /// Bit `client`: to be notified.
@@ -165,63 +183,81 @@ pub struct Backend<D, R> {
 }
 
 impl<D: BlockDevice, R: Report> Backend<D, R> {
-    /// Takes the device over. `page` is what an earlier life may have left ([`Backend::call`] with START resumes it).
-    pub fn new(
-        device: D,
-        report: R,
-        configs: &[Option<ClientConfig>; MAX_CELLS],
-        page: &'static InflightPage,
-    ) -> Self {
+    /// Takes the device over. `page` is what an earlier life may have left: a client's START goes on with it. Clients are
+    /// added by [`Backend::add_client`], then [`Backend::open`] ends the set-up.
+    pub fn new(device: D, report: R, tables: &'static mut Tables, page: &'static InflightPage) -> Self {
         let depth = device.properties().depth.min(MAX_FLIGHTS as u16);
-        let clients = configs.map(|config| {
-            let config = config?;
-            config.status.generation.fetch_add(1, Ordering::Release);
-            Some(Client {
-                ram: config.ram,
-                status: config.status,
-                disks: config.disks.map(|disk| disk.map(Disk::new)),
-                in_flight: 0,
-                ready: 0,
-                cursor: 0,
-            })
-        });
-        let count = clients.iter().flatten().count() as u16;
-        // Each of the others finds a few places free whatever one client does.
-        let reserve = (depth / (2 * count.max(1))).min(4);
         let all = (1u64 << depth) - 1;
-        // Numbers that an earlier life had in use stay taken until their owner resumes or resets.
-        let mut free = all;
-        for id in 0..MAX_FLIGHTS {
-            if let Entry::Taken(owner) | Entry::Finishing(owner, _) = page.get(id) {
-                let known =
-                    configs.get(usize::from(owner.client)).and_then(Option::as_ref).is_some_and(|c| {
-                        c.disks.get(usize::from(owner.disk)).is_some_and(Option::is_some)
-                            && page.is_live(owner.client.into(), owner.disk.into())
-                    });
-                if known && all & 1 << id != 0 {
-                    free &= !(1 << id);
-                } else {
-                    page.set(id, Entry::Free);
-                }
-            }
-        }
         Self {
             device,
             report,
-            clients,
-            flights: [None; MAX_FLIGHTS],
-            free,
+            tables,
+            page,
+            free: all,
             all,
             turns: Turns::new(),
-            page,
-            segments: Segments::new(),
             ready: 0,
             notify: 0,
             owing: [0; MAX_CELLS],
             unpublished: 0,
             flying: 0,
-            share: depth.saturating_sub(reserve * count.saturating_sub(1)).max(1),
+            share: depth,
             failure_reported: false,
+        }
+    }
+
+    /// Adds client `number`, without disks.
+    pub fn add_client(&mut self, number: usize, ram: GuestRam, status: &'static BackendStatus) {
+        if let Some(place) = self.tables.clients.get_mut(number) {
+            *place = Some(Client {
+                ram,
+                status,
+                disks: [const { None }; MAX_DISKS],
+                in_flight: 0,
+                ready: 0,
+                cursor: 0,
+            });
+        }
+    }
+
+    /// Adds a disk to a client. `Err` names the client with a disk that has sectors in common with this one, if either may
+    /// be written.
+    pub fn add_disk(&mut self, client: usize, number: usize, config: DiskConfig) -> Result<(), usize> {
+        let shares = |disk: &Disk| {
+            disk.config.window.overlaps(&config.window) && !(disk.config.read_only && config.read_only)
+        };
+        for (other, entry) in self.tables.clients.iter().enumerate() {
+            if entry.iter().flat_map(|client| client.disks.iter().flatten()).any(shares) {
+                return Err(other);
+            }
+        }
+        if let Some(place) = self.client(client).and_then(|client| client.disks.get_mut(number)) {
+            *place = Some(Disk::new(config));
+        }
+        Ok(())
+    }
+
+    /// Ends the set-up: shares are fixed, and each client's page tells that we have started.
+    pub fn open(&mut self) {
+        let depth = self.all.count_ones() as u16;
+        let count = self.tables.clients.iter().flatten().count() as u16;
+        // Each of the others finds a few places free whatever one client does.
+        let reserve = (depth / (2 * count.max(1))).min(4);
+        self.share = depth.saturating_sub(reserve * count.saturating_sub(1)).max(1);
+        // Numbers that an earlier life had in use stay taken until their owner resumes or resets.
+        for id in 0..MAX_FLIGHTS {
+            if let Entry::Taken(owner) | Entry::Finishing(owner, _) = self.page.get(id) {
+                let (client, disk) = (owner.client.into(), owner.disk.into());
+                let known = self.disk(client, disk).is_some() && self.page.is_live(client, disk);
+                if known && self.all & 1 << id != 0 {
+                    self.free &= !(1 << id);
+                } else {
+                    self.page.set(id, Entry::Free);
+                }
+            }
+        }
+        for client in self.tables.clients.iter().flatten() {
+            client.status.generation.fetch_add(1, Ordering::Release);
         }
     }
 
@@ -246,7 +282,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
     }
 
     fn client(&mut self, client: usize) -> Option<&mut Client> {
-        self.clients.get_mut(client)?.as_mut()
+        self.tables.clients.get_mut(client)?.as_mut()
     }
 
     fn disk(&mut self, client: usize, disk: usize) -> Option<&mut Disk> {

@@ -76,7 +76,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             let index = rest.trailing_zeros();
             rest &= rest - 1;
             let in_flight = self
-                .clients
+                .tables.clients
                 .get(index as usize)
                 .and_then(Option::as_ref)
                 .map_or(0, |client| client.in_flight);
@@ -143,7 +143,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
     ) -> Result<Begun, Fault> {
         let below = self.device.properties();
         let limits = Limits { seg_max: offer::seg_max(below), size_max: below.size_max };
-        let parsed = parse::<SEG_MAX>(chain, &limits, &mut self.segments)?;
+        let parsed = parse::<SEG_MAX>(chain, &limits, &mut self.tables.segments)?;
         let id = id.unwrap_or(self.free.trailing_zeros() as usize);
         match self.submit(client_id, disk_id, id, &parsed, chain.head()) {
             Ok(bytes) => Ok(Begun::Submitted(bytes)),
@@ -175,13 +175,17 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
     ) -> Result<u64, BlkStatus> {
         let operation = parsed.operation?;
         let below = self.device.properties();
-        let Some(disk) =
-            self.clients.get(client_id).and_then(Option::as_ref).and_then(|c| c.disks.get(disk_id)?.as_ref())
+        let Some(disk) = self
+            .tables
+            .clients
+            .get(client_id)
+            .and_then(Option::as_ref)
+            .and_then(|c| c.disks.get(disk_id)?.as_ref())
         else {
             return Err(BlkStatus::IoErr);
         };
         let read_only = offer::is_read_only(below, &disk.config);
-        let bytes = self.segments.bytes();
+        let bytes = self.tables.segments.bytes();
         let (command, sector, sectors) = match operation {
             Operation::Read { sector } => (Command::Read, sector, bytes / SECTOR),
             Operation::Write { sector } => (Command::Write, sector, bytes / SECTOR),
@@ -209,7 +213,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         };
         let flush_next = disk.write_through && !matches!(command, Command::Read | Command::Flush);
         let segments = match command {
-            Command::Read | Command::Write => self.segments.as_slice(),
+            Command::Read | Command::Write => self.tables.segments.as_slice(),
             _ => &[],
         };
         let request = Request {
@@ -228,7 +232,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         }
         self.free &= !(1 << id);
         self.flying += 1;
-        if let Some(flight) = self.flights.get_mut(id) {
+        if let Some(flight) = self.tables.flights.get_mut(id) {
             *flight = Some(Flight {
                 client: client_id as u8,
                 disk: disk_id as u8,
@@ -249,12 +253,12 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
 
     /// Writes the serial number into the segments. They are physical addresses in the guest's own RAM.
     fn get_id(&mut self, client_id: usize, disk_id: usize) -> BlkStatus {
-        let Some(client) = self.clients.get(client_id).and_then(Option::as_ref) else {
+        let Some(client) = self.tables.clients.get(client_id).and_then(Option::as_ref) else {
             return BlkStatus::IoErr;
         };
         let Some(Some(disk)) = client.disks.get(disk_id) else { return BlkStatus::IoErr };
         let mut rest: &[u8] = &disk.config.serial;
-        for segment in self.segments.as_slice() {
+        for segment in self.tables.segments.as_slice() {
             let (part, after) = rest.split_at(rest.len().min(segment.len as usize));
             let gpa = segment.paddr - client.ram.paddr() + client.ram.ipa();
             if client.ram.write(gpa, part).is_err() {
@@ -262,13 +266,13 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             }
             rest = after;
         }
-        if self.segments.bytes() < ID_BYTES as u64 { BlkStatus::IoErr } else { BlkStatus::Ok }
+        if self.tables.segments.bytes() < ID_BYTES as u64 { BlkStatus::IoErr } else { BlkStatus::Ok }
     }
 
     /// One completion. Returns the bit of its number if it is to be released after the used ring was published.
     fn finish(&mut self, completion: Completion) -> u64 {
         let id = usize::from(completion.id);
-        let Some(flight) = self.flights.get_mut(id).and_then(Option::take) else { return 0 };
+        let Some(flight) = self.tables.flights.get_mut(id).and_then(Option::take) else { return 0 };
         let (client_id, disk_id) = (usize::from(flight.client), usize::from(flight.disk));
         let mut status = match completion.outcome {
             Outcome::Done => BlkStatus::Ok,
@@ -279,7 +283,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             let flush =
                 Request { id: completion.id, command: Command::Flush, sector: 0, sectors: 0, segments: &[] };
             if self.device.submit(&flush).is_ok() {
-                if let Some(place) = self.flights.get_mut(id) {
+                if let Some(place) = self.tables.flights.get_mut(id) {
                     *place = Some(Flight { flush_next: false, ..flight });
                 }
                 return 0;
@@ -367,7 +371,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
 
     /// Counts each disk's notification once per run, however many batches it had.
     fn settle(&mut self) {
-        for (client, disks) in self.clients.iter().zip(&mut self.owing) {
+        for (client, disks) in self.tables.clients.iter().zip(&mut self.owing) {
             let Some(client) = client else { continue };
             while *disks != 0 {
                 let disk = disks.trailing_zeros() as usize;
