@@ -154,7 +154,8 @@ impl<'a, P: RegisterPage> Terminal<'a, P> {
         for _ in 0..ROUNDS {
             let progress = live.transmit(&mut Out(&mut self.ring.tx))?;
             interrupt |= progress.interrupt;
-            if !progress.more && !(progress.blocked && self.ring.tx.arm(ROOM)) {
+            let again = progress.more || progress.blocked && self.ring.tx.arm(ROOM);
+            if !again {
                 break;
             }
         }
@@ -162,7 +163,8 @@ impl<'a, P: RegisterPage> Terminal<'a, P> {
             let progress = live.receive(&mut In(&mut self.ring.rx))?;
             interrupt |= progress.interrupt;
             // Bytes that stay in the ring for want of buffers are taken after the guest's next kick.
-            if !progress.more && !(self.ring.rx.available() == 0 && self.ring.rx.arm()) {
+            let again = progress.more || self.ring.rx.available() == 0 && self.ring.rx.arm();
+            if !again {
                 break;
             }
         }

@@ -64,6 +64,7 @@ pub enum Phase {
 }
 
 /// A disk of the cell.
+#[allow(clippy::large_enum_variant)] // there is nothing to box it with, and most are `Ready`
 pub enum Slot<'a, P> {
     /// The backend has not answered for it yet.
     Waiting(P, Backend<'a>),
