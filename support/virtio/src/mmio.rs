@@ -257,6 +257,11 @@ impl<P: RegisterPage> Transport<P> {
         !self.interrupt.is_empty()
     }
 
+    /// The interrupt bits that the guest reads.
+    pub const fn interrupt_status(&self) -> InterruptStatus {
+        self.interrupt
+    }
+
     /// DRIVER_OK was accepted and no reset has completed since.
     pub const fn is_live(&self) -> bool {
         self.status.contains(Status::DRIVER_OK)
