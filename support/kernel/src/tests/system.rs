@@ -183,8 +183,9 @@ impl TestKernel {
     }
     /// Writes a word of a thread's IPC buffer.
     pub fn set_buffer(&mut self, thread: u32, word: usize, value: u64) {
-        let paddr = self.tcbs[TcbId::new(thread as usize)].buffer.unwrap();
-        self.hw.memory.insert(paddr + 8 * word as u64, value);
+        if let Some(paddr) = self.tcbs[TcbId::new(thread as usize)].buffer {
+            self.hw.memory.insert(paddr + 8 * word as u64, value);
+        }
     }
     /// A word of a thread's IPC buffer.
     pub fn buffer(&self, thread: u32, word: usize) -> u64 {
