@@ -19,6 +19,12 @@ use crate::{
 /// How much of the output a failure shows.
 const SHOWN: usize = 1500;
 
+/// A PD without a parent, or the kernel, has failed: nothing good can come after it.
+const FATAL: &[&str] =
+    &["MON|ERROR: faulting PD", "KERNEL DATA ABORT", "KERNEL INSTRUCTION ABORT", "seL4 failed assertion"];
+/// After it, time for the rest of the message.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
 /// A running machine and what it has printed.
 pub struct Session {
     child: Child,
@@ -92,7 +98,8 @@ impl Session {
     /// # Errors
     /// None comes in time, or the machine ends.
     pub fn expect_any(&mut self, texts: &[&str], within: Duration) -> Result<(usize, String)> {
-        let end = Instant::now() + within;
+        let mut end = Instant::now() + within;
+        let mut fatal = false;
         loop {
             let found = texts
                 .iter()
@@ -110,6 +117,14 @@ impl Session {
                     // The log is a convenience; a full disk shows elsewhere.
                     let _ = self.log.write_all(&bytes);
                     self.pending.push_str(&String::from_utf8_lossy(&bytes).replace('\r', ""));
+                    if !fatal && FATAL.iter().any(|sign| self.pending.contains(sign)) {
+                        fatal = true;
+                        end = end.min(Instant::now() + LAST_WORDS);
+                    }
+                }
+                Err(RecvTimeoutError::Timeout) if fatal => {
+                    self.show();
+                    fail!("a protection domain or the kernel failed (the last output is above)");
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     self.show();
@@ -236,6 +251,10 @@ mod tests {
     #[test]
     fn silence_and_an_early_end_are_errors() {
         let mut session = shell("silence");
+        session.send("echo 'MON|ERROR: faulting PD: x'\n").unwrap();
+        let fatal = session.expect("never", SOON).unwrap_err().to_string();
+        assert!(fatal.contains("failed"), "{fatal}");
+        session.pending.clear();
         let silence = session.expect("never", Duration::from_millis(50)).unwrap_err().to_string();
         assert!(silence.contains("in vain"), "{silence}");
         session.send("exit 1\n").unwrap();

@@ -16,7 +16,7 @@ use crate::board::{Board, DeviceAt};
 /// Name of the region of the GIC's virtual CPU interface.
 const GICV: &str = "gicv";
 /// Stack of every PD: parsing partita.json is what needs most.
-const STACK: u64 = 0x8000;
+const STACK: u64 = 0x1_0000;
 /// The VMM also keeps its devices there.
 const VMM_STACK: u64 = 0x2_0000;
 /// Name of the region and of the file with partita.json.
