@@ -29,9 +29,13 @@ struct Input<'a> {
     ram: &'a [u8],
 }
 
+thread_local! {
+    static RAM: FakeRam = FakeRam::new(IPA, LEN, PADDR);
+}
+
 fuzz_target!(|input: Input<'_>| {
-    let fake = FakeRam::new(IPA, LEN, PADDR);
-    let ram = fake.ram();
+    let ram = RAM.with(FakeRam::ram);
+    ram.fill(IPA, LEN, 0).expect("fits");
     let len = input.ram.len().min(LEN as usize);
     ram.write(IPA, &input.ram[..len]).expect("fits");
 
@@ -44,7 +48,11 @@ fuzz_target!(|input: Input<'_>| {
             avail: IPA + u64::from(avail),
             used: IPA + u64::from(used),
         },
-        None => QueueLayout { size, desc: IPA, avail: IPA + 0x1000, used: IPA + 0x2000 },
+        // The available ring first, then the table: short inputs reach both.
+        None => {
+            let desc = IPA + (6 + 2 * u64::from(size)).next_multiple_of(16);
+            QueueLayout { size, desc, avail: IPA, used: IPA + 0x3000 }
+        }
     };
     let mut bits = features::VERSION_1;
     if input.event_idx {

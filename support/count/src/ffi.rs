@@ -64,6 +64,7 @@ macro_rules! api {
 
 api! {
     register_tb_trans = "register_vcpu_tb_trans_cb": fn(PluginId, extern "C" fn(PluginId, *mut Tb));
+    reset = "reset": fn(PluginId, extern "C" fn(PluginId));
     register_atexit = "register_atexit_cb": fn(PluginId, extern "C" fn(PluginId, *mut c_void), *mut c_void);
     register_tb_exec = "register_vcpu_tb_exec_cb": fn(*mut Tb, Callback, c_int, *mut c_void);
     register_insn_exec = "register_vcpu_insn_exec_cb": fn(*mut Insn, Callback, c_int, *mut c_void);

@@ -1,8 +1,8 @@
 //! A TCG plugin for QEMU that counts executed instructions by who ran them: guest kernel, guest user, PDs, seL4.
 //!
-//! Why a plugin and not the guest's clock: with `-icount shift=0` virtual nanoseconds are instructions only while the
-//! processor is busy; when it waits for the disk, virtual time jumps to the next timer or follows the host. And seL4 holds
-//! a guest's virtual time back while its PDs run. Counting what is executed is exact, repeatable, and the same on bare QEMU.
+//! Why a plugin and not the guest's clock alone: with `-icount shift=0` virtual nanoseconds are instructions only while the
+//! processor is busy; while it waits for the disk, virtual time follows the host. Counting what is executed is exact,
+//! repeatable, tells who it was, and works the same on bare QEMU.
 //!
 //! Who ran an instruction follows from its address (see [`Class::of`]). A guest marks the ends of a measured window by
 //! executing `hint #127`, an unallocated hint: a no-op at every exception level that no compiler emits. At each mark the
@@ -75,6 +75,7 @@ static EXITS: AtomicU64 = AtomicU64::new(0);
 static PD_ENTRIES: AtomicU64 = AtomicU64::new(0);
 
 struct State {
+    id: PluginId,
     api: Api,
     counters: [U64; CLASSES],
     marks: Vec<[u64; CLASSES + 2]>,
@@ -129,6 +130,23 @@ extern "C" fn block_runs(_vcpu: c_uint, class: *mut c_void) {
 extern "C" fn mark_runs(_vcpu: c_uint, _: *mut c_void) {
     if let Some(state) = STATE.lock().unwrap_or_else(PoisonError::into_inner).as_mut() {
         state.note();
+        if state.marks.len() == 1 {
+            // SAFETY: `id` is ours; QEMU does the work when no vCPU runs.
+            unsafe { (state.api.reset)(state.id, watch) };
+        }
+    }
+}
+
+/// Registers what watches the machine. QEMU translates a block once for all addresses that its page is mapped at, so what a
+/// kernel ran at its physical address during boot would count for that address ever after: at the first mark everything
+/// is forgotten and translated again.
+extern "C" fn watch(id: PluginId) {
+    if let Some(state) = STATE.lock().unwrap_or_else(PoisonError::into_inner).as_ref() {
+        // SAFETY: the callbacks are functions of this library, which QEMU never unloads.
+        unsafe {
+            (state.api.register_tb_trans)(id, block_translated);
+            (state.api.register_atexit)(id, ends, ptr::null_mut());
+        }
     }
 }
 
@@ -194,13 +212,9 @@ pub unsafe extern "C" fn qemu_plugin_install(
         // SAFETY: called during installation, as QEMU demands; the element is a u64.
         counter.score = unsafe { (api.scoreboard_new)(size_of::<u64>()) };
     }
-    // SAFETY: the callbacks are functions of this library, which QEMU never unloads.
-    unsafe {
-        (api.register_tb_trans)(id, block_translated);
-        (api.register_atexit)(id, ends, ptr::null_mut());
-    }
     *STATE.lock().unwrap_or_else(PoisonError::into_inner) =
-        Some(State { api, counters, marks: Vec::new(), out });
+        Some(State { id, api, counters, marks: Vec::new(), out });
+    watch(id);
     0
 }
 

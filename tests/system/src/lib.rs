@@ -1,3 +1,5 @@
 //! System tests under QEMU (`tests/`), and the runner of all tests (`make test`, `bin/check.rs`).
 
 pub mod check;
+pub mod disk;
+pub mod fixture;

@@ -1,9 +1,247 @@
-//! Measurements. To be written.
+//! `partita bench`: what a disk request costs on this system and on bare QEMU, in instructions.
+//!
+//! Both machines boot the same kernel, initramfs and root file system and run the same script: fio jobs with a fixed number
+//! of requests, straight to a second disk, O_DIRECT, no I/O scheduler. `-icount shift=0` makes one instruction one virtual
+//! nanosecond. Two things are measured:
+//!
+//! - **Virtual time** by the guest's clock, which neither seL4 nor the VMM ever stops or moves: what a user of the guest sees,
+//!   waiting for the device included. The wait is the host's real time, so these figures need a quiet host.
+//! - **Executed instructions** by a QEMU plugin (`support/count`), split into guest, seL4 and PDs: exact, and without the
+//!   wait. "Hypervisor instructions" are those outside the guest. A plugin rather than counters of ours, because counters
+//!   in the kernel and the PDs would cost what they count, and do not exist on the official kernel.
+//!
+//! A job runs with N and with 2N requests; the difference leaves out fio's own start and end. Each pair is run several
+//! times: of instructions the median counts, of times the least, as what a host adds by being busy is never negative.
 
-/// Runs the measurements.
+mod guest;
+mod job;
+mod marks;
+mod table;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use crate::{
+    build,
+    context::Context,
+    fail,
+    failure::{Failure, Result},
+    process::{self, Progress},
+    qemu::Machine,
+    session::Session,
+    tools,
+};
+use guest::Place;
+use marks::Marks;
+
+/// From QEMU's start to the end of the script.
+const LIMIT: Duration = Duration::from_secs(1800);
+/// Memory of the guest, on both machines.
+const MEMORY: &str = "512M";
+
+/// Runs the measurements; prints the table and writes `build/bench.json`.
 ///
 /// # Errors
-/// Always, until they are written.
-pub fn run(_context: &crate::context::Context) -> crate::failure::Result {
-    crate::fail!("bench is not written yet")
+/// The build's; a machine that does not run to its end; figures that make no sense.
+pub fn run(context: &Context) -> Result {
+    tools::require(context, &[tools::QEMU])?;
+    tools::require(context, tools::DISK)?;
+    let out = context.out().join("bench");
+    build::create(&out)?;
+    build::guest_recipe(context, "all")?;
+    let plugin = plugin(context)?;
+    let description = describe(context, &out)?;
+    let built = build::build(&description)?;
+
+    let disk = Scratch::new(&out);
+    let original = context.guest_dir().join("disk.img");
+    let (root, scratch) = guest::prepare(&original, &disk.0, &out, &job::script())?;
+
+    let mut machine = Machine::new(&description, &built, None)?;
+    machine.arguments.extend(drive(&disk.0, None, 0));
+    let ours = measure("this system", &mut machine.command(), &plugin, &out.join("ours"))?;
+
+    let mut command = bare(context);
+    command.args(drive(&disk.0, Some(root), 0)).args(drive(&disk.0, Some(scratch), 1));
+    let bare = measure("bare QEMU", &mut command, &plugin, &out.join("bare"))?;
+
+    let kernel = if built.sdk.embedded { "embedded" } else { "sel4" };
+    let table = table::Table::new(&ours, &bare, kernel, &commit(context))?;
+    print!("{table}");
+    let path = context.build_dir().join("bench.json");
+    build::write(&path, table.json().as_bytes())?;
+    println!("The same as JSON: {}", path.display());
+    Ok(())
+}
+
+/// A disk image in memory if there is room, removed at the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(out: &Path) -> Self {
+        let memory = Path::new("/dev/shm");
+        // The image takes about 300 MiB, and the jobs write as much again.
+        let room = process::output(Command::new("df").args(["-Pm", "--output=avail", "/dev/shm"]))
+            .ok()
+            .and_then(|text| text.lines().last()?.trim().parse::<u64>().ok())
+            .is_some_and(|mib| mib > 2048);
+        let dir = if room { memory } else { out };
+        Self(dir.join(format!("partita-bench-{}.img", std::process::id())))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        // It may never have been made.
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+/// Builds the QEMU plugin.
+fn plugin(context: &Context) -> Result<PathBuf> {
+    let target = context.build_dir().join("target");
+    let mut command = Command::new(tools::cargo());
+    command
+        .current_dir(&context.root)
+        .args(["build", "--release", "-p", "partita-count", "--target-dir"])
+        .arg(&target);
+    process::run("Building the counting plugin", &mut command)?;
+    Ok(target.join("release/libpartita_count.so"))
+}
+
+/// The measured system: one cell with a root and a second disk. Its own description, in a file.
+fn describe(context: &Context, out: &Path) -> Result<Context> {
+    let file = |name: &str| context.guest_dir().join(name).display().to_string();
+    let text = format!(
+        r#"{{
+  "controllers": [{{ "name": "disk0", "kind": "virtio-mmio", "slot": 0 }}],
+  "cells": [
+    {{
+      "name": "debian1",
+      "memory": "{MEMORY}",
+      "vcpus": 1,
+      "kernel": "{}",
+      "initrd": "{}",
+      "cmdline": "console=hvc0 {}",
+      "disks": [
+        {{ "controller": "disk0", "partition": "debian1" }},
+        {{ "controller": "disk0", "partition": "debian2" }}
+      ]
+    }}
+  ]
+}}
+"#,
+        file("Image"),
+        file("initrd.gz"),
+        job::CMDLINE,
+    );
+    let path = out.join("bench.json");
+    build::write(&path, text.as_bytes())?;
+    let mut options = context.options.clone();
+    options.description = path;
+    Context::new(options)
+}
+
+/// QEMU without us. The same machine, less its virtualization extension.
+fn bare(context: &Context) -> Command {
+    let file = |name: &str| context.guest_dir().join(name);
+    let either = |chosen: &Option<PathBuf>, name: &str| chosen.clone().unwrap_or_else(|| file(name));
+    let mut command = Command::new(tools::QEMU.program);
+    command
+        .args(["-machine", "virt", "-cpu", "cortex-a53", "-m", MEMORY, "-nographic", "-nic", "none"])
+        .args(["-global", "virtio-mmio.force-legacy=false", "-kernel"])
+        .arg(either(&context.options.guest_kernel, "Image"))
+        .arg("-initrd")
+        .arg(either(&context.options.guest_initrd, "initrd.gz"))
+        .arg("-append")
+        .arg(format!("console=ttyAMA0 {}", job::CMDLINE));
+    command
+}
+
+/// A drive on virtio-mmio transport `slot`: all of the file or a part. Two drives of one file need its lock off.
+fn drive(file: &Path, part: Option<Place>, slot: u32) -> Vec<String> {
+    let part = part.map_or(String::new(), |place| format!(",offset={},size={}", place.offset, place.bytes));
+    let file = file.display().to_string().replace(',', ",,");
+    vec![
+        "-drive".into(),
+        format!(
+            "file.filename={file},file.driver=file,file.locking=off,if=none,format=raw,cache=unsafe,id=d{slot}{part}"
+        ),
+        "-device".into(),
+        format!("virtio-blk-device,drive=d{slot},bus=virtio-mmio-bus.{slot}"),
+    ]
+}
+
+/// Runs a machine from start to power-off.
+fn measure(what: &str, command: &mut Command, plugin: &Path, to: &Path) -> Result<Marks> {
+    let counts = to.with_extension("counts");
+    // Of an earlier run.
+    let _ = fs::remove_file(&counts);
+    command.args(["-icount", "shift=0", "-plugin"]).arg(format!(
+        "{},out={}",
+        plugin.display(),
+        counts.display()
+    ));
+    let progress = Progress::new(&format!("Measuring {what}"));
+    let result = run_script(command, &to.with_extension("log"), &progress);
+    progress.end(result.is_ok());
+    let times = result?;
+    let text = fs::read_to_string(&counts).map_err(|_| {
+        Failure::new("QEMU counted nothing; bench needs QEMU 9.1 or newer, built with plugins")
+    })?;
+    Marks::parse(&text, &times)
+}
+
+/// Runs the guest's script to its end; the microseconds that it took between marks.
+fn run_script(command: &mut Command, log: &Path, progress: &Progress) -> Result<Vec<u64>> {
+    let mut session = Session::start(command, log)?;
+    let mut times = Vec::new();
+    progress.detail("booting");
+    loop {
+        let (which, before) =
+            session.expect_any(&["@step ", "partita.run: exit ", "@time ", "Kernel panic"], LIMIT)?;
+        match which {
+            0 => progress.detail(&session.expect("\n", LIMIT)?),
+            1 => break,
+            2 => times.extend(session.expect(" us", LIMIT)?.parse::<u64>()),
+            _ => fail!("the guest's kernel panicked: {}", before.lines().last().unwrap_or_default()),
+        }
+    }
+    let status = session.expect("\n", LIMIT)?;
+    if status.trim() != "0" {
+        fail!(
+            "the benchmark script ended with {}; the guest's output is in {}",
+            status.trim(),
+            log.display()
+        );
+    }
+    session.wait(Duration::from_secs(120))?;
+    Ok(times)
+}
+
+/// The tree's commit; `-dirty` with changes.
+fn commit(context: &Context) -> String {
+    let mut git = Command::new("git");
+    git.current_dir(&context.root).args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]);
+    process::output(&mut git).map_or_else(|_| "unknown".into(), |text| text.trim().to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_drive_can_be_a_part_of_a_file() {
+        let [_, whole, _, device] = drive(Path::new("/a,b"), None, 0).try_into().unwrap();
+        assert!(whole.starts_with("file.filename=/a,,b,") && !whole.contains("offset"), "{whole}");
+        assert_eq!(device, "virtio-blk-device,drive=d0,bus=virtio-mmio-bus.0");
+        let [_, part, ..] =
+            <[String; 4]>::try_from(drive(Path::new("/a"), Some(Place { offset: 512, bytes: 1024 }), 1))
+                .unwrap();
+        assert!(part.ends_with("id=d1,offset=512,size=1024"), "{part}");
+    }
 }

@@ -1,0 +1,113 @@
+//! What is measured: the jobs, the figures they must reach, and the script that runs them in the guest.
+
+use std::fmt::Write as _;
+
+/// Times that each pair of runs is measured; the median counts.
+pub const ROUNDS: usize = 3;
+/// Virtual seconds of doing nothing.
+pub const IDLE_SECONDS: u64 = 10;
+
+/// Kernel command line, less the console. By label: the order of bare QEMU's disks is not ours to choose.
+pub const CMDLINE: &str = "quiet root=LABEL=debian1 rw partita.run=/root/bench.sh";
+
+/// One kind of request.
+#[derive(Clone, Copy, Debug)]
+pub struct Job {
+    /// Its name in the table.
+    pub name: &'static str,
+    /// fio's options.
+    pub fio: &'static str,
+    /// Requests of the shorter run; the longer has twice as many.
+    pub requests: u64,
+    /// Least share of bare QEMU's speed.
+    pub floor_ratio: Option<f64>,
+    /// Most instructions outside the guest.
+    pub floor_instructions: Option<u64>,
+}
+
+const fn job(
+    name: &'static str,
+    fio: &'static str,
+    requests: u64,
+    floor_ratio: Option<f64>,
+    floor_instructions: Option<u64>,
+) -> Job {
+    Job { name, fio, requests, floor_ratio, floor_instructions }
+}
+
+/// All jobs. The batched ones hand over and take back sixteen requests at a time.
+pub const JOBS: &[Job] = &[
+    job("read-4k-qd1", "--rw=randread --bs=4k --iodepth=1", 1000, Some(0.66), Some(14_000)),
+    job("read-4k-qd32", BATCHED_READ, 4096, Some(0.88), Some(1_300)),
+    job("write-4k-qd1", "--rw=randwrite --bs=4k --iodepth=1", 1000, Some(0.62), Some(14_500)),
+    job("write-4k-qd32", BATCHED_WRITE, 4096, Some(0.85), Some(1_400)),
+    job("write-512-qd1", "--rw=randwrite --bs=512 --iodepth=1", 1000, None, Some(14_500)),
+    job("read-64k-qd1", "--rw=randread --bs=64k --iodepth=1", 400, Some(0.75), Some(17_000)),
+    job("read-1m-qd1", "--rw=randread --bs=1m --iodepth=1", 64, Some(0.85), Some(45_000)),
+];
+
+const BATCHED_READ: &str =
+    "--rw=randread --bs=4k --iodepth=32 --iodepth_batch_submit=16 --iodepth_batch_complete_min=16";
+const BATCHED_WRITE: &str =
+    "--rw=randwrite --bs=4k --iodepth=32 --iodepth_batch_submit=16 --iodepth_batch_complete_min=16";
+
+/// The script. It executes a mark once at its start, then around every run in the order of `marks`.
+pub fn script() -> String {
+    let mut text = String::from(
+        r#"#!/bin/bash
+# Written by `partita bench`. Marks go to the counting plugin; /root/mark is one instruction and an exit.
+set -eu
+/root/mark
+root=$(findmnt -no SOURCE /)
+case $root in /dev/vda) disk=vdb ;; *) disk=vda ;; esac
+echo none > /sys/block/$disk/queue/scheduler
+fio=(fio --name=job --filename=/dev/$disk --direct=1 --ioengine=libaio --size=256m --randrepeat=1 --norandommap
+    --thread --gtod_reduce=1 --minimal --output=/dev/null)
+measure() { # REQUESTS FIO-OPTIONS...
+    local requests=$1
+    shift
+    for n in $requests $((2 * requests)); do
+        begin=$EPOCHREALTIME
+        /root/mark
+        "${fio[@]}" "$@" --number_ios=$n
+        /root/mark
+        end=$EPOCHREALTIME
+        echo "@time $((${end/./} - ${begin/./})) us"
+    done
+}
+# fio and its libraries into memory, the disk's blocks allocated.
+"${fio[@]}" --rw=write --bs=1m --iodepth=1
+"#,
+    );
+    for round in 1..=ROUNDS {
+        for job in JOBS {
+            // Writing to a string does not fail.
+            let _ = writeln!(text, "echo \"@step round {round} of {ROUNDS}: {}\"", job.name);
+            let _ = writeln!(text, "measure {} {}", job.requests, job.fio);
+        }
+    }
+    let _ = writeln!(text, "echo \"@step idle for {IDLE_SECONDS} s\"");
+    let _ = writeln!(text, "sleep 1; /root/mark; sleep {IDLE_SECONDS}; /root/mark");
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_script_runs_every_job_in_every_round() {
+        let script = script();
+        for job in JOBS {
+            let line = format!("measure {} {}\n", job.requests, job.fio);
+            assert_eq!(script.matches(&line).count(), ROUNDS, "{}", job.name);
+        }
+    }
+
+    #[test]
+    fn names_are_unique() {
+        for (n, job) in JOBS.iter().enumerate() {
+            assert!(JOBS[..n].iter().all(|other| other.name != job.name), "{}", job.name);
+        }
+    }
+}

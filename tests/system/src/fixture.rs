@@ -1,0 +1,230 @@
+//! A system under test: built once per program, started in QEMU with its own copy of the disk for every test.
+//!
+//! What is tested follows the same variables as `make run`: `CONFIG=debug|release`, `MICROKIT_SDK=`.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use clap::Parser;
+use partita::{
+    build::{self, Built},
+    context::{Context, Options},
+    failure::{Failure, Result},
+    qemu::{self, Machine},
+    session::Session,
+};
+
+use crate::disk;
+
+/// The prompt of the root shell on the disk.
+pub const PROMPT: &str = "root@debian1:~# ";
+/// From QEMU's start to the prompt. Seconds on an idle machine; the limit is for a loaded one.
+pub const BOOT: Duration = Duration::from_secs(180);
+/// For a command that does little.
+pub const SOON: Duration = Duration::from_secs(60);
+/// What the supervisor says last.
+pub const POWERED_OFF: &str = "[supervisor] power off: ok";
+
+#[derive(Parser)]
+struct Cli {
+    #[command(flatten)]
+    options: Options,
+}
+
+/// The choices of the environment, with another description if one is given.
+///
+/// # Errors
+/// As [`Context::new`].
+pub fn context(description: Option<&Path>) -> Result<Context> {
+    let mut options = Cli::parse_from(["system-test"]).options;
+    if let Some(description) = description {
+        options.description = description.to_path_buf();
+        options.build_dir =
+            options.build_dir.join("test/build").join(description.file_stem().unwrap_or_default());
+    }
+    Context::new(options)
+}
+
+/// A running system.
+pub struct System {
+    /// Its serial line.
+    pub session: Session,
+    /// Its disk.
+    pub disk: PathBuf,
+    /// The disk that it was copied from.
+    pub original: PathBuf,
+    log: PathBuf,
+    trace: PathBuf,
+}
+
+/// Builds are not run at the same time.
+static BUILDING: Mutex<()> = Mutex::new(());
+
+impl System {
+    /// Builds the system that `description` says (the default one without), and starts it. `name` names the files left in
+    /// `build/test`.
+    ///
+    /// # Errors
+    /// The build's; QEMU's.
+    pub fn start(name: &str, description: Option<&Path>, qemu_arguments: &[&str]) -> Result<Self> {
+        let context = context(description)?;
+        let built = {
+            let _one = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+            let built = build::build(&context)?;
+            build::guest_recipe(&debian(&context)?, "disk")?;
+            built
+        };
+        Self::start_built(name, &context, &built, qemu_arguments)
+    }
+
+    fn start_built(name: &str, context: &Context, built: &Built, qemu_arguments: &[&str]) -> Result<Self> {
+        let kind = if context.options.microkit_sdk.is_some() { "official" } else { "embedded" };
+        let dir = context.root.join(format!("build/test/{}-{kind}", context.options.config));
+        build::create(&dir)?;
+        let file = |ending: &str| dir.join(format!("{name}.{ending}"));
+        let original = debian(context)?.guest_dir().join("disk.img");
+        let disk = file("img");
+        disk::copy_sparse(&original, &disk)?;
+        let trace = file("trace");
+        let mut machine = Machine::new(context, built, Some(disk.clone()))?;
+        machine.arguments.extend(["-trace", "virtio_blk_handle_*", "-D"].map(Into::into));
+        machine.arguments.push(trace.display().to_string());
+        machine.arguments.extend(qemu_arguments.iter().map(ToString::to_string));
+        let log = file("log");
+        let session = Session::start(&mut machine.command(), &log)?;
+        Ok(Self { session, disk, original, log, trace })
+    }
+
+    /// Waits for the shell.
+    ///
+    /// # Errors
+    /// It does not come.
+    pub fn shell(&mut self) -> Result {
+        self.session.expect(PROMPT, BOOT).map(|_| ())
+    }
+
+    /// Powers the guest off and waits for the end of the machine.
+    ///
+    /// # Errors
+    /// It does not end as it should.
+    pub fn power_off(&mut self) -> Result {
+        self.session.send("poweroff\n")?;
+        self.session.expect(POWERED_OFF, SOON)?;
+        self.session.wait(SOON)
+    }
+
+    /// All that was printed so far and taken by an `expect`.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn printed(&self) -> Result<String> {
+        let bytes = fs::read(&self.log).map_err(|error| Failure::file("read", &self.log, &error))?;
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// Every request that reached QEMU's disk: (write, first sector, sectors). To be asked after the machine has ended.
+    ///
+    /// # Errors
+    /// The trace cannot be read, or has none.
+    pub fn requests(&self) -> Result<Vec<(bool, u64, u64)>> {
+        let text =
+            fs::read_to_string(&self.trace).map_err(|error| Failure::file("read", &self.trace, &error))?;
+        let requests: Vec<_> = text.lines().filter_map(request).collect();
+        if requests.is_empty() {
+            return Err(Failure::new("QEMU traced no request"));
+        }
+        Ok(requests)
+    }
+}
+
+/// `virtio_blk_handle_write vdev 0x.. req 0x.. sector 8 nsectors 16`
+fn request(line: &str) -> Option<(bool, u64, u64)> {
+    let at = line.find("virtio_blk_handle_")?;
+    let mut words = line[at..].split_whitespace();
+    let write = match words.next()? {
+        "virtio_blk_handle_write" => true,
+        "virtio_blk_handle_read" => false,
+        _ => return None,
+    };
+    let mut number = |name: &str| words.by_ref().skip_while(|word| *word != name).nth(1)?.parse().ok();
+    Some((write, number("sector")?, number("nsectors")?))
+}
+
+/// The context whose guest directory has Debian: that of the default description.
+fn debian(context: &Context) -> Result<Context> {
+    let mut options = context.options.clone();
+    options.build_dir = "build".into();
+    options.description = "partita.json".into();
+    Context::new(options)
+}
+
+/// Runs a test; on failure the end of the serial log is shown.
+///
+/// # Panics
+/// If the system cannot be started or the test fails.
+pub fn with_system(name: &str, description: Option<&Path>, test: impl FnOnce(&mut System) -> Result) {
+    with_machine(name, description, &[], test);
+}
+
+/// As [`with_system`], with more arguments for QEMU.
+///
+/// # Panics
+/// If the system cannot be started or the test fails.
+pub fn with_machine(
+    name: &str,
+    description: Option<&Path>,
+    qemu_arguments: &[&str],
+    test: impl FnOnce(&mut System) -> Result,
+) {
+    let mut system = match System::start(name, description, qemu_arguments) {
+        Ok(system) => system,
+        Err(failure) => panic!("{name}: {failure}"),
+    };
+    let result = test(&mut system);
+    let System { session, disk, log, .. } = system;
+    drop(session);
+    // The disk is large; a failed test's is kept, to be looked at.
+    if result.is_ok() {
+        let _ = fs::remove_file(disk);
+    }
+    if let Err(failure) = result {
+        let text = fs::read(&log).unwrap_or_default();
+        let text = String::from_utf8_lossy(&text).replace('\r', "");
+        let lines: Vec<&str> = text.lines().collect();
+        for line in &lines[lines.len().saturating_sub(40)..] {
+            eprintln!("    | {line}");
+        }
+        panic!("{name}: {failure} (the serial log is {})", log.display());
+    }
+}
+
+/// The disk that the tests run with exists; made if need be.
+///
+/// # Errors
+/// The recipe's.
+pub fn original_disk() -> Result<PathBuf> {
+    let context = context(None)?;
+    match qemu::disk(&context)? {
+        Some(disk) => Ok(disk),
+        None => Err(Failure::new("partita.json has no disk controller")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trace_lines_are_read() {
+        let line = "12:virtio_blk_handle_write vdev 0x5639 req 0x56 sector 2048 nsectors 16";
+        assert_eq!(request(line), Some((true, 2048, 16)));
+        let line = "virtio_blk_handle_read vdev 0x1 req 0x2 sector 0 nsectors 8";
+        assert_eq!(request(line), Some((false, 0, 8)));
+        assert_eq!(request("virtio_blk_rw_complete vdev 0x1 req 0x2 ret 0"), None);
+        assert_eq!(request(""), None);
+    }
+}

@@ -1,0 +1,222 @@
+//! The default system under QEMU: a Debian guest on its mediated disk, as `make run` starts it.
+//!
+//! `CONFIG=` and `MICROKIT_SDK=` choose what is tested. Each test has its own machine and its own copy of the disk.
+
+use std::time::Duration;
+
+use partita::{fail, failure::Result};
+use partita_system_tests::{
+    disk,
+    fixture::{self, BOOT, POWERED_OFF, PROMPT, SOON, System, with_system},
+};
+
+/// A panic or a fault of a PD, as the monitor, the supervisor or the kernel reports it.
+const TROUBLE: &[&str] = &["panic", "fault", "FAILED", "needs reset", "dropped"];
+
+/// Nothing but guest output and good news so far.
+fn no_trouble(system: &System) -> Result {
+    let printed = system.printed()?;
+    // Log lines of PDs, and what comes before the first one (the kernel's and the monitor's).
+    let ours = printed.lines().filter(|line| line.starts_with('[') && !line.starts_with("[ "));
+    for line in ours.chain(printed.lines().take_while(|line| !line.starts_with('['))) {
+        if TROUBLE.iter().any(|word| line.contains(word)) {
+            fail!("the system reports trouble: {line}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn smoke() {
+    let context = fixture::context(None).unwrap();
+    if let Err(failure) = partita::smoke::run(&context) {
+        panic!("{failure}");
+    }
+}
+
+#[test]
+fn the_guest_boots_to_its_root_and_powers_off() {
+    with_system("boot", None, |system| {
+        system.shell()?;
+        let kernel = system.session.shell_ok("uname -r", SOON)?;
+        if !kernel.contains("arm64") {
+            fail!("not Debian's kernel: {kernel}");
+        }
+        let init = system.session.shell_ok("cat /proc/1/comm; findmnt -no SOURCE,FSTYPE /", SOON)?;
+        if init != "init\n/dev/vda ext4\n" {
+            fail!("not the root file system of the disk: {init}");
+        }
+        // No driver and no process complains.
+        let errors = system.session.shell_ok("dmesg --level=emerg,alert,crit,err", SOON)?;
+        if !errors.trim().is_empty() {
+            fail!("the guest's kernel reports errors: {errors}");
+        }
+        system.power_off()?;
+        no_trouble(system)
+    });
+}
+
+#[test]
+fn the_driver_never_sees_a_sector_outside_the_window_and_the_neighbour_stays() {
+    with_system("window", None, |system| {
+        let window = disk::partition(&system.disk, "debian1")?;
+        let neighbour = disk::partition(&system.disk, "neighbour")?;
+        let end = disk::partition(&system.disk, "debian2")?.end;
+        system.shell()?;
+        // Everything that a guest can reach through Linux: the last sectors, a partition that it invents behind them, one
+        // that begins inside and ends outside, one far away, and one whose end overflows no 64 bits but every disk.
+        let sectors = window.end - window.start;
+        let session = &mut system.session;
+        session.shell_ok(
+            &format!("dd if=/dev/vda of=/dev/null bs=512 skip={} count=8 iflag=direct", sectors - 8),
+            SOON,
+        )?;
+        let places = [
+            (sectors, 8),
+            (sectors - 4, 8),
+            (sectors + neighbour.start, 2048),
+            (end, 8),
+            (1 << 40, 8),
+            (1 << 54, 8),
+        ];
+        for (n, (first, count)) in places.into_iter().enumerate() {
+            let n = n + 1;
+            session.shell_ok(&format!("addpart /dev/vda {n} {first} {count}"), SOON)?;
+            // The request that straddles the end must fail as a whole.
+            let skip = 0;
+            for command in [
+                format!("dd if=/dev/vda{n} of=/dev/null bs=4096 count=1 skip={skip} iflag=direct"),
+                format!("dd if=/dev/zero of=/dev/vda{n} bs=4096 count=1 seek={skip} oflag=direct"),
+            ] {
+                let outcome = session.shell(&format!("{command} 2>&1"), SOON)?;
+                if outcome.status == 0 || !outcome.output.contains("Input/output error") {
+                    fail!(
+                        "sector {first} of {sectors}: `{command}` gave {}: {}",
+                        outcome.status,
+                        outcome.output
+                    );
+                }
+            }
+            session.shell_ok(&format!("delpart /dev/vda {n}"), SOON)?;
+        }
+        // The guest goes on.
+        session.shell_ok("dd if=/dev/zero of=/root/after bs=1M count=4 conv=fsync status=none", SOON)?;
+        system.power_off()?;
+        no_trouble(system)?;
+
+        disk::check_pattern(&system.disk, &neighbour)?;
+        let requests = system.requests()?;
+        let mut inside = 0;
+        for (write, first, count) in requests {
+            if window.start <= first && first + count <= window.end {
+                inside += 1;
+            } else if write {
+                fail!(
+                    "QEMU's disk was asked to write {count} sectors at {first}, outside the guest's {window:?}"
+                );
+            } else if first >= 34 && first + count <= end {
+                // blk reads the tables at both ends of the disk itself; nothing else is its business.
+                fail!(
+                    "QEMU's disk was asked to read {count} sectors at {first}, outside the guest's {window:?}"
+                );
+            }
+        }
+        if inside < 1000 {
+            fail!("only {inside} requests in the guest's window: the trace is not complete");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn the_console_loses_nothing_in_either_direction() {
+    with_system("console", None, |system| {
+        system.shell()?;
+        let session = &mut system.session;
+        // Out: as fast as the guest can print. 300000 bytes are many times every buffer between it and us.
+        let lines = session.shell_ok("seq 1 50000", Duration::from_secs(240))?;
+        let expected: String = (1..=50000).map(|n| format!("{n}\n")).collect();
+        if lines != expected {
+            let at = lines.lines().zip(expected.lines()).position(|(a, b)| a != b);
+            fail!(
+                "50000 lines were printed; of {} bytes, line {at:?} is the first that is wrong",
+                lines.len()
+            );
+        }
+        // In: pasted in one go, many times what the UART's FIFO holds.
+        session.send("stty -echo; cat > /root/pasted\n")?;
+        let text: String =
+            (0..400).map(|n| format!("line {n} of what was pasted, {:032x}\n", n * 7919)).collect();
+        session.send(&text)?;
+        session.send("\x04stty echo\n")?;
+        let wanted = "wc -lc < /root/pasted; awk '{s += NR * length($0)} END {print s}' /root/pasted";
+        let got = session.shell_ok(wanted, SOON)?;
+        let sum: usize = text.lines().enumerate().map(|(n, line)| (n + 1) * line.len()).sum();
+        let got: Vec<&str> = got.split_whitespace().collect();
+        let (lines, bytes, weighted) = ("400".to_owned(), text.len().to_string(), sum.to_string());
+        if got != [lines.as_str(), bytes.as_str(), weighted.as_str()] {
+            fail!("400 lines ({bytes} bytes, sum {weighted}) were pasted, the guest got {got:?}");
+        }
+        // Control characters reach the guest: ^C ends a program that would run for ever.
+        session.send("sleep 100000; echo interr''upted $?\n")?;
+        session.send("\x03")?;
+        session.expect(PROMPT, SOON)?;
+        let outcome = session.shell("sleep 1", SOON)?;
+        if outcome.status != 0 {
+            fail!("after ^C the shell is not usable: {outcome:?}");
+        }
+        system.power_off()?;
+        no_trouble(system)
+    });
+}
+
+#[test]
+fn a_guest_that_panics_is_reported_and_takes_nothing_with_it() {
+    with_system("panic", None, |system| {
+        system.shell()?;
+        // The kernel's own crash, with a reboot after a second, which the policy turns into a stop.
+        system.session.send("echo 1 > /proc/sys/kernel/panic; echo c > /proc/sysrq-trigger\n")?;
+        system.session.expect("Kernel panic - not syncing", SOON)?;
+        system.session.expect(POWERED_OFF, SOON)?;
+        system.session.wait(SOON)?;
+        disk::check_pattern(&system.disk, &disk::partition(&system.disk, "neighbour")?)
+    });
+}
+
+#[test]
+fn an_idle_guest_sleeps() {
+    // With icount, virtual time is exact; the difference of two runs leaves start and end out.
+    let exits = |seconds: u32| {
+        let mut total = None;
+        let name = format!("idle-{seconds}");
+        fixture::with_machine(&name, None, &["-icount", "shift=0,sleep=off"], |system| {
+            system.shell()?;
+            system.session.shell_ok(&format!("sleep {seconds}"), BOOT)?;
+            system.power_off()?;
+            total = Some(exits_total(&system.printed()?)?);
+            Ok(())
+        });
+        total.unwrap()
+    };
+    let (short, long) = (exits(2), exits(12));
+    let rate = long.saturating_sub(short) / 10;
+    assert!(rate > 0, "an idle guest without a single exit: nothing was counted ({short}, {long})");
+    assert!(
+        rate < 300,
+        "{rate} exits per virtual second of an idle guest ({short} with 2 s, {long} with 12 s)"
+    );
+    println!("{rate} exits per virtual second of an idle guest");
+}
+
+/// `total=N` of the line that the VMM prints when its guest stops.
+fn exits_total(printed: &str) -> Result<u64> {
+    let line =
+        printed.lines().find(|line| line.starts_with("[vmm_debian1]") && line.contains("exits total="));
+    let Some(line) = line else { fail!("the VMM printed no exit counters") };
+    let number: String =
+        line.split("total=").nth(1).unwrap_or_default().chars().take_while(char::is_ascii_digit).collect();
+    match number.parse() {
+        Ok(total) => Ok(total),
+        Err(_) => fail!("no number in: {line}"),
+    }
+}
