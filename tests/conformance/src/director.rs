@@ -177,7 +177,7 @@ impl Director {
         }
         self.stop_timer();
         self.clean_up();
-        let text = core::str::from_utf8(&line.bytes[..line.length]).unwrap_or("?");
+        let text = core::str::from_utf8(&line.bytes[..line.length]).unwrap_or("?").trim_end();
         say!(&mut Serial, "%% {:02} {name}: {text}\n", self.number);
     }
 

@@ -28,7 +28,9 @@ mod serial;
 
 #[cfg(target_os = "none")]
 mod pd {
-    use sel4_microkit::{Channel, ChannelSet, Handler, Infallible, MessageInfo, Never, get_mr, pd_name, protection_domain};
+    use sel4_microkit::{
+        Channel, ChannelSet, Handler, Infallible, MessageInfo, Never, get_mr, pd_name, protection_domain,
+    };
 
     use crate::{cases, raw};
 
@@ -36,6 +38,8 @@ mod pd {
         Director,
         /// Started by the director only; its own beginning does nothing.
         Puppet,
+        /// Has no parent: the monitor prints its fault.
+        Orphan,
         /// A passive server with Microkit's loop.
         Passive,
     }
@@ -45,6 +49,7 @@ mod pd {
         match pd_name() {
             Ok("conformance") => Role::Director,
             Ok("passive") => Role::Passive,
+            Ok("orphan") => Role::Orphan,
             _ => Role::Puppet,
         }
     }
@@ -70,6 +75,7 @@ mod pd {
             match self {
                 Role::Director => cases::run_all(),
                 Role::Passive => PassiveLoop(Role::Passive).run(),
+                Role::Orphan => raw::fault_with_known_registers(),
                 Role::Puppet => raw::exit([0; 7]),
             }
         }

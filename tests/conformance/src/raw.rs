@@ -173,6 +173,35 @@ t_sp:
     "#
 );
 
+// Every register but the program counter known, then a load from what is not mapped.
+global_asm!(
+    r#"
+    .section .text.fault_with_known_registers, "ax"
+    .global t_known
+t_known:
+    .irp n,0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30
+    mov     x\n, #(0x100 + \n)
+    .endr
+    ldr     x16, =0xffffffe000
+    mov     sp, x16
+    mov     x16, #0x110
+    msr     nzcv, xzr
+    str     x1, [x0]
+    b       .
+    .ltorg
+    "#
+);
+
+unsafe extern "C" {
+    fn t_known() -> !;
+}
+
+/// Ends in a data fault whose report is the same for every build.
+pub fn fault_with_known_registers() -> ! {
+    // SAFETY: it never returns, so what it does to the registers harms nobody.
+    unsafe { t_known() }
+}
+
 macro_rules! routines {
     ($($name:ident)*) => {
         unsafe extern "C" {

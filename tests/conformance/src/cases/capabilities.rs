@@ -122,8 +122,8 @@ fn wait_bound(t: &mut Director, out: &mut Line) -> Option<()> {
 
 fn extra_unresolved(t: &mut Director, out: &mut Line) -> Option<()> {
     let routine = crate::routines::call_and_show as *const () as u64;
-    for number in [tag(3, 1, 1), tag(3, 2, 1)] {
-        t.start(ONE, routine, &[number, UNRESOLVED, EMPTY, 74 + 10]);
+    for cap in [UNRESOLVED, EMPTY] {
+        t.start(ONE, routine, &[tag(3, 1, 1), cap, 3, 74 + 10]);
         let event = t.next()?;
         if event.faulting().is_some() {
             say!(out, "fault {}:{} ", label(event.info), Words(&event.mr[1..length(event.info)]));

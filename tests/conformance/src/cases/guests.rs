@@ -37,7 +37,9 @@ pub const CASES: &[(&str, Case)] = &[
     ("guest: no answer but a resume", resumed),
     ("guest: an interrupt is taken and ended", interrupt),
     ("guest: injecting into an active list register", inject_active),
+    ("guest: the same while the VCPU is loaded", inject_loaded),
     ("guest: two interrupts by priority", two_interrupts),
+    ("guest: an interrupt of a group that is off", group_off),
     ("guest: an injected interrupt waits until the guest runs", inject_blocked),
     ("guest: the virtual timer", timer),
     ("guest: a late AckVPPI", timer_late),
@@ -99,7 +101,12 @@ fn hvc_call(t: &mut Director, out: &mut Line) -> Option<()> {
             say!(out, "{number}: {} ", Words(&registers(t, VCPU)[..7]));
         } else {
             let skip = usize::from(label(event.info) == 1);
-            say!(out, "{number}: {}:{} ", label(event.info), Words(&event.mr[skip..length(event.info).min(13)]));
+            say!(
+                out,
+                "{number}: {}:{} ",
+                label(event.info),
+                Words(&event.mr[skip..length(event.info).min(13)])
+            );
         }
     }
     Some(())
@@ -171,8 +178,9 @@ fn own_exceptions(t: &mut Director, out: &mut Line) -> Option<()> {
 }
 
 fn sgi(t: &mut Director, out: &mut Line) -> Option<()> {
-    show(out, &run(t, piece::g_sgi(), &[0x100_0001])?);
-    say!(out, "at it {}", at(t, piece::g_sgi(), 0));
+    let event = run(t, piece::g_sgi(), &[0x100_0001])?;
+    show(out, &event);
+    say!(out, "at it {} own {}", at(t, piece::g_sgi(), 0), Words(&high_registers(t, VCPU)[..2]));
     Some(())
 }
 
@@ -290,8 +298,9 @@ fn resumed(t: &mut Director, out: &mut Line) -> Option<()> {
     Some(())
 }
 
+/// Group 0: the guest enables that group alone.
 fn inject(t: &Director, virq: u64, priority: u64, index: u64) -> u64 {
-    let word = virq | priority << 16 | 1 << 24 | index << 32;
+    let word = virq | priority << 16 | index << 32;
     t.invoke(vcpu(VCPU), inv::ARMVCPUInjectIRQ, &[], &[word]).info
 }
 
@@ -317,15 +326,25 @@ fn inject_active(t: &mut Director, out: &mut Line) -> Option<()> {
     ready(t)?;
     say!(out, "{:x} {:x} ", inject(t, 40, 10, 1), inject(t, 41, 10, 1));
     go_on(t, VCPU)?;
-    say!(out, "IAR {:x} active: {:x} ", high_registers(t, VCPU)[3], inject(t, 42, 10, 1));
-    say!(out, "another {:x} ", inject(t, 43, 10, 2));
+    say!(out, "IAR {:x} ", high_registers(t, VCPU)[3]);
+    // The other vCPU runs, so the first one's list registers are saved.
+    start_on(t, VCPU2, piece::g_done(), &[]);
+    t.next()?;
+    say!(out, "active: {:x} another: {:x} ", inject(t, 42, 10, 1), inject(t, 43, 10, 2));
     show(out, &go_on(t, VCPU)?);
-    // The first has ended: its list register is free, the other is taken.
-    say!(out, "free {:x} ", inject(t, 44, 12, 1));
     let event = t.reply_next(0, &[])?;
     say!(out, "{:x?} IAR {:x} ", smc(&event), high_registers(t, VCPU)[3]);
     show(out, &go_on(t, VCPU)?);
-    let event = t.reply_next(0, &[])?;
+    say!(out, "{:x?}", smc(&t.reply_next(0, &[])?));
+    Some(())
+}
+
+fn inject_loaded(t: &mut Director, out: &mut Line) -> Option<()> {
+    ready(t)?;
+    inject(t, 40, 10, 1);
+    go_on(t, VCPU)?;
+    say!(out, "IAR {:x} active: {:x} ", high_registers(t, VCPU)[3], inject(t, 42, 10, 1));
+    let event = go_on(t, VCPU)?;
     say!(out, "{:x?} IAR {:x} ", smc(&event), high_registers(t, VCPU)[3]);
     show(out, &go_on(t, VCPU)?);
     say!(out, "{:x?}", smc(&t.reply_next(0, &[])?));
@@ -344,6 +363,25 @@ fn two_interrupts(t: &mut Director, out: &mut Line) -> Option<()> {
     show(out, &go_on(t, VCPU)?);
     say!(out, "{:x?}", smc(&t.reply_next(0, &[])?));
     Some(())
+}
+
+fn group_off(t: &mut Director, out: &mut Line) -> Option<()> {
+    ready(t)?;
+    let word = 40 | 10 << 16 | 1 << 24;
+    say!(out, "{} ", t.invoke(vcpu(VCPU), inv::ARMVCPUInjectIRQ, &[], &[word]));
+    say!(out, "{:x?} ", smc(&go_on(t, VCPU)?));
+    // Overwritten by one of the enabled group it is gone.
+    inject(t, 41, 10, 0);
+    let event = run_again(t)?;
+    say!(out, "{:x?} IAR {:x} ", smc(&event), high_registers(t, VCPU)[3]);
+    show(out, &go_on(t, VCPU)?);
+    Some(())
+}
+
+/// The same guest code from its beginning, list registers as they are.
+fn run_again(t: &Director) -> Option<Event> {
+    start_on(t, VCPU, piece::g_irq(), &[]);
+    t.next()
 }
 
 fn inject_blocked(t: &mut Director, out: &mut Line) -> Option<()> {

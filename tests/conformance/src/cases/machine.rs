@@ -138,7 +138,12 @@ fn irq_ack_send(t: &mut Director, out: &mut Line) -> Option<()> {
     svc(&mut x);
     say!(out, "{:#x} ", x[0]);
     t.stop_timer();
-    say!(out, "twice {} {}", t.invoke(138, inv::IRQAckIRQ, &[], &[]), t.invoke(138, inv::IRQAckIRQ, &[], &[]));
+    say!(
+        out,
+        "twice {} {}",
+        t.invoke(138, inv::IRQAckIRQ, &[], &[]),
+        t.invoke(138, inv::IRQAckIRQ, &[], &[])
+    );
     Some(())
 }
 

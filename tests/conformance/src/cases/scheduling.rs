@@ -3,9 +3,9 @@
 use sel4::sys::invocation_label as inv;
 
 use crate::director::{
-    BUDGET, Case, Director, HIGH, HIGH_SC, IDLE, LOW, LOW_SC, Line, ONE, ONE_SC, SELF_TCB, TWO, Words, tcb,
+    BUDGET, Case, Director, HIGH, HIGH_SC, IDLE, LOW, LOW_SC, Line, ONE, ONE_SC, SELF_TCB, TWO, tcb,
 };
-use crate::raw::{at, label, nr};
+use crate::raw::at;
 use crate::routines::{self, flag, flag_address, shared};
 use crate::say;
 
@@ -77,7 +77,16 @@ fn round_robin(t: &mut Director, out: &mut Line) -> Option<()> {
     Some(())
 }
 
+/// Long enough for every budget to be whole again.
+fn rest(t: &Director) {
+    t.set_timer(120_000);
+    t.next();
+    t.set_timer(3_000_000);
+    t.invoke(138, inv::IRQAckIRQ, &[], &[]);
+}
+
 fn exhausted(t: &mut Director, out: &mut Line) -> Option<()> {
+    rest(t);
     t.start(BUDGET, at::t_count(), &[flag_address(0)]);
     t.start(LOW, EXIT(LOW), &[LOW]);
     say!(out, "low ends {} ", t.next()?.exited(LOW).is_some());
@@ -92,6 +101,7 @@ fn refilled(t: &mut Director, out: &mut Line) -> Option<()> {
 }
 
 fn timeout_fault(t: &mut Director, out: &mut Line) -> Option<()> {
+    rest(t);
     say!(out, "{} ", t.invoke(tcb(BUDGET), inv::TCBSetTimeoutEndpoint, &[1], &[]));
     t.start(BUDGET, at::t_spin(), &[]);
     let event = t.next()?;
@@ -204,7 +214,6 @@ fn unbound(t: &mut Director, out: &mut Line) -> Option<()> {
 }
 
 fn bind_errors(t: &mut Director, out: &mut Line) -> Option<()> {
-    let _ = (nr::SEND, label(0), Words(&[]));
     say!(out, "bound {} ", t.invoke(ONE_SC, inv::SchedContextBind, &[tcb(ONE)], &[]));
     say!(out, "other {} ", t.invoke(ONE_SC, inv::SchedContextBind, &[tcb(TWO)], &[]));
     say!(out, "no thread {} ", t.invoke(ONE_SC, inv::SchedContextBind, &[3], &[]));

@@ -95,14 +95,16 @@ fn spsr(t: &mut Director, out: &mut Line) -> Option<()> {
 }
 
 fn copy(t: &mut Director, out: &mut Line) -> Option<()> {
-    let registers: [u64; 36] = core::array::from_fn(|i| if i == 0 { at::t_spin() } else { 0x3000 + i as u64 });
+    let registers: [u64; 36] =
+        core::array::from_fn(|i| if i == 0 { at::t_spin() } else { 0x3000 + i as u64 });
     t.write_registers(ONE, false, &registers);
     t.write_registers(TWO, false, &[0; 36]);
     for (name, bits) in [("frame", 4), ("integer", 8), ("both", 12)] {
         t.write_registers(TWO, false, &[0; 36]);
         let answer = t.invoke(tcb(TWO), inv::TCBCopyRegisters, &[tcb(ONE)], &[bits]);
         let read = t.read_registers(TWO, 36);
-        let copied = (0..36).filter(|i| *i != 2 && read.mr[*i] == registers[*i]).fold(0u64, |set, i| set | 1 << i);
+        let copied =
+            (0..36).filter(|i| *i != 2 && read.mr[*i] == registers[*i]).fold(0u64, |set, i| set | 1 << i);
         say!(out, "{name} {answer} {copied:#x} ");
     }
     say!(out, "no source {} ", t.invoke(tcb(TWO), inv::TCBCopyRegisters, &[], &[12]));

@@ -121,6 +121,11 @@ fn set_tcb(t: &mut Director, out: &mut Line) -> Option<()> {
     say!(out, "no thread {} empty {} ", set(3), set(9));
     say!(out, "again {} ", set(tcb(VCPU2)));
     let none = t.invoke(vcpu(VCPU2), inv::ARMVCPUSetTCB, &[], &[]);
-    say!(out, "none {} of a PD {}", label(none.info), label(t.invoke(tcb(ONE), inv::ARMVCPUSetTCB, &[], &[]).info));
+    say!(
+        out,
+        "none {} of a PD {}",
+        label(none.info),
+        label(t.invoke(tcb(ONE), inv::ARMVCPUSetTCB, &[], &[]).info)
+    );
     Some(())
 }
