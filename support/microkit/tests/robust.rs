@@ -78,6 +78,25 @@ fn the_sample_is_accepted() {
     assert!(common::packed(&SAMPLE.replace("setvar_id=\"x\"", "").replace("setvar_id=\"y\"", "")).is_ok());
 }
 
+/// The fuzz targets start from these files. `UPDATE_SEEDS=1` writes them.
+#[test]
+fn fuzz_seeds_are_current() {
+    let dir = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
+    let seeds = [("elf/pd", common::pd()), ("elf/kernel", common::kernel()), ("sdf/sample", SAMPLE.into())];
+    for (name, bytes) in seeds {
+        let path = dir.join(name);
+        if std::env::var_os("UPDATE_SEEDS").is_some() {
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(&path, &bytes).unwrap();
+        }
+        assert!(
+            std::fs::read(&path).is_ok_and(|old| old == bytes),
+            "{} is old: UPDATE_SEEDS=1",
+            path.display()
+        );
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
