@@ -58,7 +58,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         let mut budget = BUDGET;
         while budget > 0 && self.free != 0 {
             let eligible = self.eligible();
-            let Some(client) = self.turns.next(eligible) else { break };
+            let Some(client) = self.turns.next(eligible, self.ready) else { break };
             budget -= 1;
             self.serve(client);
         }
@@ -76,7 +76,8 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             let index = rest.trailing_zeros();
             rest &= rest - 1;
             let in_flight = self
-                .tables.clients
+                .tables
+                .clients
                 .get(index as usize)
                 .and_then(Option::as_ref)
                 .map_or(0, |client| client.in_flight);

@@ -2,7 +2,10 @@
 //!
 //! Deficit round robin with the deficit paid afterwards: a client may begin a request while its credit is positive and is
 //! charged for what it was, so requests need not be looked at before their turn. Debt is kept when a client goes idle,
-//! credit is not: nobody saves up, and nobody gains by pausing after a large request.
+//! credit is not saved beyond one round: nobody gains by pausing after a large request.
+//!
+//! A client that has its full share of the device's places may be ready, in credit, and still have to wait. Then others
+//! are served in its stead, on debt.
 
 use partita_protocol::MAX_CELLS;
 
@@ -10,6 +13,9 @@ use partita_protocol::MAX_CELLS;
 pub const QUANTUM: i64 = 256 * 1024;
 /// Charged for a request beside its bytes: what the smallest ones cost in device and processor time.
 pub const REQUEST: i64 = 8 * 1024;
+
+/// Most debt that is remembered.
+const DEBT: i64 = 64 * QUANTUM;
 
 /// Credits and place in the round.
 #[derive(Debug)]
@@ -23,42 +29,47 @@ impl Turns {
         Self { credit: [QUANTUM; MAX_CELLS], at: 0 }
     }
 
-    /// The client whose turn it is among `eligible` (bit set), adding rounds of credit until one has a turn.
-    pub fn next(&mut self, eligible: u16) -> Option<usize> {
+    /// The client whose turn it is among `eligible`, a subset of `ready` (bit sets).
+    pub fn next(&mut self, eligible: u16, ready: u16) -> Option<usize> {
         if eligible == 0 {
             return None;
         }
-        if let Some(client) = self.in_credit(eligible) {
-            return Some(client);
-        }
-        // All are in debt: as many rounds at once as the least indebted needs.
-        let owed = self.members(eligible).filter_map(|c| self.credit.get(c)).max().copied().unwrap_or(0);
-        let rounds = owed.saturating_neg() / QUANTUM + 1;
-        for (client, credit) in self.credit.iter_mut().enumerate() {
-            if eligible & 1 << client != 0 {
-                *credit = credit.saturating_add(rounds.saturating_mul(QUANTUM)).min(QUANTUM);
+        if self.in_credit(ready).is_none() {
+            // As many rounds at once as the least indebted needs.
+            let least = self.members(ready).filter_map(|c| self.credit.get(c)).max().copied().unwrap_or(0);
+            let rounds = least.saturating_neg() / QUANTUM + 1;
+            for (client, credit) in self.credit.iter_mut().enumerate() {
+                if ready & 1 << client != 0 {
+                    *credit = credit.saturating_add(rounds.saturating_mul(QUANTUM)).min(QUANTUM);
+                }
             }
         }
-        self.in_credit(eligible)
-    }
-
-    fn members(&self, eligible: u16) -> impl Iterator<Item = usize> + use<> {
-        let at = self.at;
-        (0..MAX_CELLS).map(move |i| (at + i) % MAX_CELLS).filter(move |c| eligible & 1 << c != 0)
-    }
-
-    fn in_credit(&mut self, eligible: u16) -> Option<usize> {
-        let client =
-            self.members(eligible).find(|c| self.credit.get(*c).is_some_and(|credit| *credit > 0))?;
+        let client = self.in_credit(eligible).or_else(|| self.members(eligible).next())?;
         self.at = client;
         Some(client)
+    }
+
+    /// The members of `clients`, from the current place on.
+    fn members(&self, clients: u16) -> impl Iterator<Item = usize> + use<> {
+        let before = clients & ((1 << self.at) - 1);
+        let mut parts = [clients & !before, before];
+        core::iter::from_fn(move || {
+            let part = parts.iter_mut().find(|part| **part != 0)?;
+            let client = part.trailing_zeros() as usize;
+            *part &= *part - 1;
+            Some(client)
+        })
+    }
+
+    fn in_credit(&self, clients: u16) -> Option<usize> {
+        self.members(clients).find(|c| self.credit.get(*c).is_some_and(|credit| *credit > 0))
     }
 
     /// A request of `bytes` was begun. The turn passes on when the credit is used up.
     pub fn charge(&mut self, client: usize, bytes: u64) {
         if let Some(credit) = self.credit.get_mut(client) {
             let bytes = i64::try_from(bytes).unwrap_or(i64::MAX / 2);
-            *credit = credit.saturating_sub(bytes.saturating_add(REQUEST));
+            *credit = credit.saturating_sub(bytes.saturating_add(REQUEST)).max(-DEBT);
             if *credit <= 0 && self.at == client {
                 self.at = (client + 1) % MAX_CELLS;
             }
@@ -84,7 +95,7 @@ mod tests {
         let sizes = [4096u64, 1 << 20, 65536];
         let mut served = [0u64; 3];
         for _ in 0..20_000 {
-            let client = turns.next(0b111).unwrap();
+            let client = turns.next(0b111, 0b111).unwrap();
             turns.charge(client, sizes[client]);
             served[client] += sizes[client] + REQUEST as u64;
         }
@@ -99,10 +110,10 @@ mod tests {
         let mut turns = Turns::new();
         turns.charge(4, u64::MAX);
         for _ in 0..100 {
-            assert_eq!(turns.next(1 << 4), Some(4));
+            assert_eq!(turns.next(1 << 4, 1 << 4), Some(4));
             turns.charge(4, 1 << 30);
         }
-        assert_eq!(turns.next(0), None);
+        assert_eq!(turns.next(0, 0), None);
     }
 
     proptest! {
@@ -112,7 +123,7 @@ mod tests {
             let mut turns = Turns::new();
             let mut served = [0i64; 3];
             for _ in 0..steps {
-                let client = turns.next(members).unwrap();
+                let client = turns.next(members, members).unwrap();
                 prop_assert!(members & 1 << client != 0);
                 turns.charge(client, requests[client]);
                 served[client] += requests[client] as i64 + REQUEST;

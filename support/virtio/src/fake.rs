@@ -9,18 +9,30 @@ use core::sync::atomic::Ordering;
 
 use crate::memory::GuestRam;
 
-/// RAM on the host's heap. It is leaked, so that handles stay valid.
+/// RAM on the host's heap. It is leaked, so that handles stay valid; see [`FakeRam::release`].
 #[derive(Clone, Copy, Debug)]
-pub struct FakeRam(GuestRam);
+pub struct FakeRam(GuestRam, NonNull<u64>);
 
 impl FakeRam {
     /// `len` bytes (a multiple of 8), all 0, at IPA `ipa`, pretending to be at physical address `paddr`.
     pub fn new(ipa: u64, len: u64, paddr: u64) -> Self {
         assert!(len.is_multiple_of(8));
         let words: Box<[u64]> = vec![0u64; (len / 8) as usize].into_boxed_slice();
-        let local = NonNull::from(Box::leak(words)).cast::<u8>();
+        let local = NonNull::from(Box::leak(words)).cast::<u64>();
         // SAFETY: leaked, `len` bytes long, and only reachable through handles.
-        Self(unsafe { GuestRam::new(ipa, local, len, paddr) }.expect("a sensible range"))
+        let ram = unsafe { GuestRam::new(ipa, local.cast(), len, paddr) };
+        Self(ram.expect("a sensible range"), local)
+    }
+
+    /// Gives the memory back to the heap.
+    ///
+    /// # Safety
+    ///
+    /// It came from [`FakeRam::new`], and neither it nor any handle to it is used afterwards.
+    pub unsafe fn release(self) {
+        let words = core::ptr::slice_from_raw_parts_mut(self.1.as_ptr(), (self.0.size() / 8) as usize);
+        // SAFETY: this is the box that `new` leaked, by the caller's promise, and there is no other reference.
+        drop(unsafe { Box::from_raw(words) });
     }
 
     /// The device's handle.
