@@ -137,7 +137,7 @@ impl<'a> Mux<'a> {
     pub fn typed(&mut self, byte: u8) {
         match self.keys.feed(byte) {
             None => {}
-            Some(Key::Byte(byte)) => self.to_front(byte),
+            Some(Key::Byte(byte)) => self.type_to_front(byte),
             Some(Key::Cell(n)) => self.bring_to_front(n),
             Some(Key::Shell) => self.notice(Notice::NoShell),
             Some(Key::Help) => self.notice(Notice::Help(0)),
@@ -150,7 +150,7 @@ impl<'a> Mux<'a> {
         let _ = self.notices.push_back(notice);
     }
 
-    fn to_front(&mut self, byte: u8) {
+    fn type_to_front(&mut self, byte: u8) {
         let front = self.front as u8;
         let Some(Some(guest)) = self.guests.get_mut(self.front) else { return };
         if guest.link.tx.write(&[byte]) == 1 {

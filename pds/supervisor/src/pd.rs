@@ -92,7 +92,7 @@ impl Supervisor {
         who.id().map(ChildPd::new)
     }
 
-    /// Writes the same to the log and, where log lines would not be seen, to the kernel's own output.
+    /// Writes it to the log and, where log lines would not be seen, to the kernel's own output.
     fn report(&self, who: Pd, fault: &FaultInfo) {
         let registers = Self::child(who).and_then(|child| child.registers().ok());
         // The log takes all of it line by line, so there is nothing to fail.

@@ -76,6 +76,11 @@ mod tests {
     }
 
     proptest! {
+        #![proptest_config(ProptestConfig {
+            cases: if cfg!(miri) { 2 } else { 256 },
+            failure_persistence: None,
+            ..ProptestConfig::default()
+        })]
         #[test]
         fn what_goes_in_comes_out_and_neighbours_stay(words in 1usize..9, at: u64, bytes: Vec<u8>) {
             let data = ring(words);

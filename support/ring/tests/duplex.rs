@@ -53,14 +53,16 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-const CASES: u32 = if cfg!(miri) { 8 } else { 256 };
+// Miri takes seconds for what takes microseconds natively.
+const CASES: u32 = if cfg!(miri) { 2 } else { 256 };
+const STEPS: usize = if cfg!(miri) { 20 } else { 80 };
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, ..ProptestConfig::default() })]
 
     /// Two honest ends, of any capacity, restarted at any time: a queue of bytes each way.
     #[test]
-    fn a_queue_each_way(words in [1usize..6, 1usize..6], steps in prop::collection::vec(step(), 1..80)) {
+    fn a_queue_each_way(words in [1usize..6, 1usize..6], steps in prop::collection::vec(step(), 1..STEPS)) {
         let pages = Pages::new(words);
         let capacity = words.map(|n| n * 8);
         let mut ends = [pages.end(0), pages.end(1)];
@@ -124,7 +126,7 @@ proptest! {
         prop_assert_eq!(signals, 1);
 
         // The writer waits for room.
-        a.tx.write(&vec![3; 100]);
+        a.tx.write(&[3; 100]);
         b.rx.should_notify();
         let capacity = a.tx.capacity();
         let want = want.min(capacity);
@@ -149,7 +151,7 @@ proptest! {
     #[test]
     fn nonsense_stays_with_its_author(
         words in [1usize..6, 1usize..6],
-        lies in prop::collection::vec((0usize..4, any::<u64>(), 0i64..100, prop::collection::vec(any::<u8>(), 0..50)), 1..40),
+        lies in prop::collection::vec((0usize..4, any::<u64>(), 0i64..100, prop::collection::vec(any::<u8>(), 0..50)), 1..STEPS / 2),
     ) {
         let pages = Pages::new(words);
         let mut me = pages.end(0);
