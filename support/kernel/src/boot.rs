@@ -235,7 +235,9 @@ fn capability(d: &Description<'_>, r: &image::Slot) -> Option<Cap> {
         }
         cap::REPLY => Cap::Reply(ReplyId::new(below(h.replies as usize)?)),
         cap::TCB => Cap::Tcb(TcbId::new(below(d.tcbs.len())?)),
-        cap::CNODE if r.guard_bits <= 64 => Cap::CNode(CNodeId::new(below(d.cnodes.len())?), r.guard_bits as u8),
+        cap::CNODE if r.guard_bits <= 64 => {
+            Cap::CNode(CNodeId::new(below(d.cnodes.len())?), r.guard_bits as u8)
+        }
         cap::VSPACE => Cap::VSpace(VSpaceId::new(below(h.vspaces as usize)?)),
         cap::SCHED_CONTEXT => Cap::SchedContext(SchedContextId::new(below(d.scheds.len())?)),
         cap::IRQ => Cap::Irq(IrqId::new(below(d.irqs.len())?)),

@@ -34,7 +34,8 @@ fn name(bytes: &[u8]) -> &str {
 impl<H: Hardware> Kernel<'_, H> {
     /// Handles a debug system call; false if it is none or this is not the debug configuration.
     pub(crate) fn debug_syscall(&mut self, t: TcbId, number: i64) -> bool {
-        if BUILD != Config::Debug || number > syscall::DEBUG_PUT_CHAR || number < syscall::DEBUG_NAME_THREAD {
+        if BUILD != Config::Debug || !(syscall::DEBUG_NAME_THREAD..=syscall::DEBUG_PUT_CHAR).contains(&number)
+        {
             return false;
         }
         let x0 = self.tcbs[t].context.x[0];

@@ -156,10 +156,10 @@ impl<H: Hardware> Kernel<'_, H> {
     ) -> MessageInfo {
         let info = MessageInfo(self.tcbs[sender].context.x[1]);
         let mut length = info.length();
-        let from = self.tcbs[sender].context.x;
-        let to = &mut self.tcbs[receiver].context.x;
-        for i in 2..2 + length.min(REGISTERS) {
-            to[i] = from[i];
+        let [_, _, m0, m1, m2, m3, ..] = self.tcbs[sender].context.x;
+        let [_, _, registers @ ..] = &mut self.tcbs[receiver].context.x;
+        for (register, word) in registers.iter_mut().zip([m0, m1, m2, m3]).take(length) {
+            *register = word;
         }
         if length > REGISTERS {
             match (self.tcbs[sender].buffer, self.tcbs[receiver].buffer) {

@@ -6,9 +6,7 @@
 use crate::context::Context;
 use crate::fault::Fault;
 use crate::hal::Hardware;
-use crate::id::{
-    CNodeId, EndpointId, IrqId, NotificationId, ReplyId, SchedContextId, Table, TcbId, VcpuId,
-};
+use crate::id::{CNodeId, EndpointId, IrqId, NotificationId, ReplyId, SchedContextId, Table, TcbId, VcpuId};
 use crate::object::{CNode, Cap, Endpoint, Irq, Notification, NotificationCap, Reply, SchedContext, Tcb};
 use crate::sched::Scheduler;
 use crate::vcpu::{Loaded, Vcpu, irq};

@@ -58,8 +58,11 @@ impl<H: Hardware> Kernel<'_, H> {
                 self.set_state(receiver, State::Running);
             }
             Some(fault) => {
-                let next =
-                    if self.answer_fault(sender, receiver, &fault) { State::Restart } else { State::Inactive };
+                let next = if self.answer_fault(sender, receiver, &fault) {
+                    State::Restart
+                } else {
+                    State::Inactive
+                };
                 self.set_state(receiver, next);
             }
         }

@@ -341,9 +341,10 @@ impl<H: Hardware> Kernel<'_, H> {
     }
 
     fn set_deadline(&mut self) {
-        let slice = self.sched.sched_context.map(|sc| {
-            self.sched.now.saturating_add(self.scheds[sc].refills.head().amount)
-        });
+        let slice = self
+            .sched
+            .sched_context
+            .map(|sc| self.sched.now.saturating_add(self.scheds[sc].refills.head().amount));
         let release = self.sched.release.head.map(|t| self.refill_time(t));
         let deadline = match (slice, release) {
             (Some(a), Some(b)) => a.min(b),

@@ -52,18 +52,15 @@ pub enum MapError {
 pub fn map(memory: &mut impl TableMemory, root: u64, m: &Mapping) -> Result<(), MapError> {
     let page = if m.flags & mapping::LARGE != 0 { LARGE } else { PAGE };
     let end = m.vaddr.checked_add(m.size).filter(|end| *end <= LIMIT).ok_or(MapError::Address)?;
-    if (m.vaddr | m.paddr | m.size) & (page - 1) != 0 || m.paddr.checked_add(m.size).is_none_or(|e| e > LIMIT) {
+    if (m.vaddr | m.paddr | m.size) & (page - 1) != 0 || m.paddr.checked_add(m.size).is_none_or(|e| e > LIMIT)
+    {
         return Err(MapError::Address);
     }
     let (mut vaddr, mut paddr) = (m.vaddr, m.paddr);
     while vaddr < end {
         let level2 = next_table(memory, root + (vaddr >> 30) * 8)?;
         let entry = level2 + (vaddr >> 21 & 511) * 8;
-        let entry = if page == LARGE {
-            entry
-        } else {
-            next_table(memory, entry)? + (vaddr >> 12 & 511) * 8
-        };
+        let entry = if page == LARGE { entry } else { next_table(memory, entry)? + (vaddr >> 12 & 511) * 8 };
         if memory.read(entry) != 0 {
             return Err(MapError::Overlap);
         }

@@ -193,8 +193,7 @@ impl<H: Hardware> Kernel<'_, H> {
         if *slot & lr::STATE == lr::ACTIVE {
             return Err(Error::DeleteFirst);
         }
-        let value =
-            group << lr::GROUP_SHIFT | lr::PENDING | priority << lr::PRIORITY_SHIFT | lr::EOI | irq;
+        let value = group << lr::GROUP_SHIFT | lr::PENDING | priority << lr::PRIORITY_SHIFT | lr::EOI | irq;
         *slot = value;
         if self.loaded_vcpu.vcpu == Some(vcpu) {
             self.hw.write_lr(index, value);

@@ -65,7 +65,11 @@ impl Display for Report<'_> {
                 write!(f, "MON|ERROR: VMFault: ip={ip:#018x}  fault_addr={address:#018x}")?;
                 writeln!(f, "  fsr={esr:#018x}  ({kind} fault)")?;
                 let (class, il, iss) = (esr >> 26, esr >> 25 & 1, esr & 0x1ff_ffff);
-                writeln!(f, "MON|ERROR:   ec: {class:#010x}  {}   il: {il}   iss: {iss:#010x}", class_name(class))?;
+                writeln!(
+                    f,
+                    "MON|ERROR:   ec: {class:#010x}  {}   il: {il}   iss: {iss:#010x}",
+                    class_name(class)
+                )?;
                 if class == 0x24 {
                     data_abort(f, iss)?;
                 }

@@ -20,7 +20,12 @@ mod copy {
 const FLAG_FPU_DISABLED: u64 = 1;
 
 impl<H: Hardware> Kernel<'_, H> {
-    pub(crate) fn invoke_tcb(&mut self, t: TcbId, target: TcbId, info: MessageInfo) -> Result<Outcome, Error> {
+    pub(crate) fn invoke_tcb(
+        &mut self,
+        t: TcbId,
+        target: TcbId,
+        info: MessageInfo,
+    ) -> Result<Outcome, Error> {
         match Self::decode(info)? {
             Invocation::TcbReadRegisters => return self.read_registers(t, target, info),
             Invocation::TcbWriteRegisters => self.write_registers(t, target, info)?,
@@ -202,8 +207,8 @@ impl<H: Hardware> Kernel<'_, H> {
     /// Whether a scheduling context may become a thread's.
     pub(crate) fn check_bindable(&self, sc: SchedContextId, target: TcbId) -> Result<(), Error> {
         let context = &self.scheds[sc];
-        let blocked = !self.tcbs[target].is_runnable()
-            && self.tcbs[target].state != crate::object::State::Inactive;
+        let blocked =
+            !self.tcbs[target].is_runnable() && self.tcbs[target].state != crate::object::State::Inactive;
         let released = context.refills.ready(self.sched.now) && context.refills.sufficient(0);
         if context.tcb.is_some() || (blocked && !released) {
             return Err(Error::IllegalOperation);

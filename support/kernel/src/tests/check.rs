@@ -79,8 +79,7 @@ pub fn invariants(k: &TestKernel) {
     }
     for (id, t) in k.tcbs.iter() {
         assert_eq!(queued[id.index()], usize::from(t.queue != Queue::None), "{id:?} in {:?}", t.queue);
-        let blocked =
-            matches!(t.state, State::Receiving { .. } | State::Sending { .. } | State::Waiting(_));
+        let blocked = matches!(t.state, State::Receiving { .. } | State::Sending { .. } | State::Waiting(_));
         assert_eq!(t.queue == Queue::Object, blocked, "{id:?} {:?} {:?}", t.state, t.queue);
         if let Some(sc) = t.sched_context {
             assert_eq!(k.scheds[sc].tcb, Some(id));

@@ -10,7 +10,16 @@ use crate::image::{self, cap};
 
 #[derive(Clone, Debug)]
 enum Step {
-    Call { number: i64, cap: u64, label: u64, info: u64, mrs: [u64; 4], reply: u64, dest: u64, extra: [u64; 3] },
+    Call {
+        number: i64,
+        cap: u64,
+        label: u64,
+        info: u64,
+        mrs: [u64; 4],
+        reply: u64,
+        dest: u64,
+        extra: [u64; 3],
+    },
     Fault(u8),
     Irq(u32),
     Time(u64),
@@ -92,18 +101,18 @@ fn step() -> impl Strategy<Value = Step> {
             extra,
         });
     // Calls that make progress: receive and reply with the right capabilities, more often than chance would.
-    let useful = (prop_oneof![Just(-1i64), Just(-2), Just(-7), Just(-5), Just(-3)], 1u64..4, 7u64..10, 1u64..7).prop_map(
-        |(number, cap, reply, dest)| Step::Call {
-            number,
-            cap,
-            label: 0,
-            info: 4,
-            mrs: [0, 1, 2, 3],
-            reply,
-            dest,
-            extra: [0; 3],
-        },
-    );
+    let useful =
+        (prop_oneof![Just(-1i64), Just(-2), Just(-7), Just(-5), Just(-3)], 1u64..4, 7u64..10, 1u64..7)
+            .prop_map(|(number, cap, reply, dest)| Step::Call {
+                number,
+                cap,
+                label: 0,
+                info: 4,
+                mrs: [0, 1, 2, 3],
+                reply,
+                dest,
+                extra: [0; 3],
+            });
     let resume = (10u64..18).prop_map(|cap| Step::Call {
         number: -1,
         cap,

@@ -320,7 +320,8 @@ fn virtual_cpu_is_loaded_lazily() {
 fn interrupts_are_injected_and_completed() {
     let mut k = vmm();
     let inject = label("ARMVCPUInjectIRQ");
-    let packed = |irq: u64, priority: u64, group: u64, index: u64| irq | priority << 16 | group << 24 | index << 32;
+    let packed =
+        |irq: u64, priority: u64, group: u64, index: u64| irq | priority << 16 | group << 24 | index << 32;
     for (word, error) in [
         (packed(1024, 0, 0, 0), 4),
         (packed(1, 32, 0, 0), 4),

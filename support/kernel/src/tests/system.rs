@@ -45,7 +45,12 @@ impl Builder {
     pub fn thread(&mut self, priority: u32, budget: u64, period: u64) -> u32 {
         let n = self.tcbs.len() as u32;
         let sc = self.scheds.len() as u32;
-        self.scheds.push(image::SchedContext { budget, period, badge: 0x100 + u64::from(n), ..Default::default() });
+        self.scheds.push(image::SchedContext {
+            budget,
+            period,
+            badge: 0x100 + u64::from(n),
+            ..Default::default()
+        });
         self.tcbs.push(image::Tcb {
             name: [0; 64],
             pc: 0x1000 * u64::from(n + 1),
@@ -70,7 +75,15 @@ impl Builder {
 
     /// Gives `thread` a capability in `slot`.
     pub fn cap(&mut self, thread: u32, slot: u32, kind: u32, object: u32, badge: u64, rights: u32) {
-        self.slots.push(image::Slot { cnode: thread, index: slot, kind, object, badge, rights, guard_bits: 0 });
+        self.slots.push(image::Slot {
+            cnode: thread,
+            index: slot,
+            kind,
+            object,
+            badge,
+            rights,
+            guard_bits: 0,
+        });
     }
 
     pub fn full(&mut self, thread: u32, slot: u32, kind: u32, object: u32, badge: u64) {

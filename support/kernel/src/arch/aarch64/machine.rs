@@ -104,8 +104,18 @@ impl Cpu for Board {
         }
     }
     fn switch_fpu(&mut self, from: Option<TcbId>, to: TcbId) {
-        let Some(next) = self.fpu.get(to.index()).copied() else { return };
-        fpu::switch(from.and_then(|t| self.fpu.get_mut(t.index())), &next);
+        match from {
+            Some(from) => {
+                if let Ok([old, new]) = self.fpu.get_disjoint_mut([from.index(), to.index()]) {
+                    fpu::switch(Some(old), new);
+                }
+            }
+            None => {
+                if let Some(new) = self.fpu.get(to.index()) {
+                    fpu::switch(None, new);
+                }
+            }
+        }
     }
     #[inline(always)]
     fn enable_fpu(&mut self, on: bool) {
@@ -289,7 +299,8 @@ fn build(list_registers: usize) -> Result<Kernel<'static, Board>, BootError> {
     let image = d.header.image_paddr..d.header.image_paddr + d.header.image_size;
     for (i, m) in d.mappings.iter().enumerate() {
         let vttbr = vspaces.get(m.vspace as usize).copied().unwrap_or(0);
-        stage2::map(&mut pool, vttbr & 0xff_ffff_fffe, m).map_err(|_| BootError::Record("mapping", i as u32))?;
+        stage2::map(&mut pool, vttbr & 0xff_ffff_fffe, m)
+            .map_err(|_| BootError::Record("mapping", i as u32))?;
         if m.flags & mapping::EXECUTE != 0 && image.contains(&m.paddr) {
             cache::maintain(CacheOp::Unify, m.paddr, m.size);
         }
@@ -322,7 +333,8 @@ fn fill(d: &Description<'_>) -> Result<(), BootError> {
         let copy = if f.source == 0 { 0 } else { f.copy_size.min(f.size) };
         let source_end = f.source.checked_add(copy).ok_or(error)?;
         let overlaps = f.paddr < image.end && end > image.start;
-        if f.paddr < RAM.start || overlaps || (copy > 0 && (f.source < image.start || source_end > image.end)) {
+        if f.paddr < RAM.start || overlaps || (copy > 0 && (f.source < image.start || source_end > image.end))
+        {
             return Err(error);
         }
         let to = core::ptr::with_exposed_provenance_mut::<u8>(f.paddr as usize);

@@ -13,15 +13,17 @@ struct Table(UnsafeCell<[u64; 512]>);
 unsafe impl Sync for Table {}
 
 impl Table {
-    const EMPTY: Table = Table(UnsafeCell::new([0; 512]));
+    const fn empty() -> Self {
+        Table(UnsafeCell::new([0; 512]))
+    }
     fn address(&self) -> u64 {
         self.0.get() as u64
     }
 }
 
-static LEVEL1: Table = Table::EMPTY;
-static LEVEL2: Table = Table::EMPTY;
-static LEVEL3: Table = Table::EMPTY;
+static LEVEL1: Table = Table::empty();
+static LEVEL2: Table = Table::empty();
+static LEVEL3: Table = Table::empty();
 
 unsafe extern "C" {
     static __image_start: u8;
