@@ -18,12 +18,19 @@ pub struct Header {
     pub(crate) produced: AtomicU64,
     /// Notify the writer (as a producer) when the other side's `consumed` goes beyond this.
     pub(crate) space_event: AtomicU64,
-    _line: [u64; 6],
+    _rest: Rest,
     /// Bytes taken out of the other page set's data.
     pub(crate) consumed: AtomicU64,
     /// Notify the writer (as a consumer) when the other side's `produced` goes beyond this.
     pub(crate) data_event: AtomicU64,
+    _rest2: Rest,
 }
+
+/// The rest of a cache line. Atomics, as the peer may write anything there and nothing about it may be assumed.
+#[cfg(not(loom))]
+type Rest = [AtomicU64; 6];
+#[cfg(loom)]
+type Rest = ();
 
 impl Header {
     /// A link that was never used. On target that is what zeroed memory holds; tests build it.
@@ -31,9 +38,10 @@ impl Header {
         Header {
             produced: AtomicU64::new(0),
             space_event: AtomicU64::new(0),
-            _line: [0; 6],
+            _rest: Rest::default(),
             consumed: AtomicU64::new(0),
             data_event: AtomicU64::new(0),
+            _rest2: Rest::default(),
         }
     }
 }
@@ -69,7 +77,7 @@ pub struct Yours<'a> {
 unsafe fn split<'a>(region: NonNull<u8>, size: usize) -> (&'a Header, &'a [AtomicU64]) {
     let words = size.saturating_sub(PAGE) / size_of::<AtomicU64>();
     // SAFETY: the caller promises `size` bytes of mapped memory, page aligned, of which the header takes less than the
-    // first page and `words` the rest. Both types are atomics (and padding nobody touches), so that changes by the peer are
+    // first page and `words` the rest. Both types are atomics throughout, so that changes by the peer are
     // not data races, and every bit pattern is valid for them.
     unsafe {
         let header = region.cast::<Header>().as_ref();

@@ -26,7 +26,7 @@ impl Pages {
     /// The header words of a side as its PD could write them: produced, space event, consumed, data event.
     fn words(&self, side: usize) -> [&AtomicU64; 4] {
         let words: &[AtomicU64; 16] =
-            // SAFETY: a header is 128 bytes, aligned to 64, of atomics and of padding that no one else touches.
+            // SAFETY: a header is 16 words of atomics.
             unsafe { &*std::ptr::from_ref(&self.headers[side]).cast() };
         const { assert!(size_of::<Header>() == 128) };
         [&words[0], &words[1], &words[8], &words[9]]
