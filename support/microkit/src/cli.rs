@@ -150,3 +150,71 @@ pub fn parse(args: &[String], sdk: &Sdk) -> Result<Args, Stop> {
         viper_output,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sdk() -> Sdk {
+        let boards = vec![("qemu_virt_aarch64".to_owned(), vec!["debug".to_owned(), "release".to_owned()])];
+        Sdk { root: PathBuf::new(), boards }
+    }
+
+    fn parsed(line: &str) -> Result<Args, Stop> {
+        let args: Vec<_> = line.split_whitespace().map(str::to_owned).collect();
+        parse(&args, &sdk())
+    }
+
+    #[test]
+    fn all_options() {
+        let args = parsed(
+            "-o i.img -r r.txt --board qemu_virt_aarch64 --config release --image-type elf --override-kernel k.elf \
+             --capdl-json c.json --viper-output v s.system --search-path a b",
+        )
+        .unwrap();
+        assert_eq!(args.output, PathBuf::from("i.img"));
+        assert_eq!(args.report, PathBuf::from("r.txt"));
+        assert_eq!((args.board.as_str(), args.config.as_str()), ("qemu_virt_aarch64", "release"));
+        assert_eq!(args.image_type, ImageType::Elf);
+        assert_eq!(args.override_kernel, Some("k.elf".into()));
+        assert_eq!(args.capdl_json, Some("c.json".into()));
+        assert_eq!(args.viper_output, Some("v".into()));
+        assert_eq!(args.system, PathBuf::from("s.system"));
+        assert_eq!(args.search_paths, [PathBuf::from("a"), PathBuf::from("b")]);
+    }
+
+    #[test]
+    fn defaults_are_the_official_ones() {
+        let args =
+            parsed("s.system --board qemu_virt_aarch64 --config debug --search-path --output x").unwrap();
+        assert_eq!((args.output, args.report), ("x".into(), "report.txt".into()));
+        assert_eq!(args.image_type, ImageType::Binary);
+        assert!(args.search_paths.is_empty());
+    }
+
+    #[test]
+    fn wrong_command_lines() {
+        assert_eq!(parsed("--board qemu_virt_aarch64 -h"), Err(Stop::Help));
+        let cases = [
+            ("", "the following arguments are required: --board, --config, system"),
+            ("--board rpi", "argument --board: unknown parameter 'rpi'"),
+            ("--board", "argument --board: expected one parameter"),
+            (
+                "s --board qemu_virt_aarch64 --config fast",
+                "argument --config: invalid choice 'fast' (choose from: debug, release)",
+            ),
+            ("a b", "unrecognized argument 'b'"),
+            ("--image-type iso", "argument --image-type: unknown parameter 'iso'"),
+            (
+                "--image-type uimage",
+                "building the output image as 'uimage' is unsupported for target architecture 'AArch64'",
+            ),
+        ];
+        for (line, expected) in cases {
+            match parsed(line) {
+                Err(Stop::Wrong(text, _)) => assert_eq!(text, expected),
+                other => panic!("{line}: {other:?}"),
+            }
+        }
+    }
+}

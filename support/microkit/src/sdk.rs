@@ -35,6 +35,8 @@ pub struct Board {
     pub memory: Vec<Range<u64>>,
     /// Physical ranges of the kernel, with a word about each.
     pub reserved: Vec<(Range<u64>, &'static str)>,
+    /// Greatest period in microseconds that the kernel accepts.
+    pub max_period: u64,
     /// Greatest interrupt number.
     pub max_irq: u64,
     /// Interrupts of the kernel, with a word about each.
@@ -91,6 +93,7 @@ impl Board {
             ],
             memory: vec![Range { start: 0x6000_0000, end: 0xc000_0000 }],
             reserved: Vec::new(),
+            max_period: max_period(62_500_000),
             max_irq: 159,
             reserved_irqs: RESERVED_IRQS.to_vec(),
             sizes: ObjectSizes {
@@ -104,6 +107,11 @@ impl Board {
             },
         }
     }
+}
+
+/// seL4 refuses more than an eighth of what 64 bits of timer ticks can hold.
+fn max_period(frequency: u64) -> u64 {
+    u64::MAX / (frequency / 1000).max(1) / 8
 }
 
 const RESERVED_IRQS: [(u64, &str); 3] =
@@ -250,6 +258,7 @@ fn read_board(dir: &Path, config_name: &str) -> Result<Board, String> {
         devices: platform.ranges("devices")?,
         memory: platform.ranges("memory")?,
         reserved: Vec::new(),
+        max_period: max_period(config.number("TIMER_FREQUENCY")?),
         max_irq: 159,
         reserved_irqs: RESERVED_IRQS.to_vec(),
         sizes: ObjectSizes {

@@ -41,6 +41,7 @@ const CASES: &[Case] = &[
     ("", "<protection_domain name=\"q\" priority=\"255\"/>", 5, 29, "<protection_domain priority>: priority 255 is out of range", "0 to 254"),
     ("", "<protection_domain name=\"q\" budget=\"20\" period=\"19\"/>", 5, 29, "<protection_domain budget>: the budget (20) is greater", "less than or equal"),
     ("", "<protection_domain name=\"q\" budget=\"19\"/>", 5, 29, "<protection_domain budget>: a budget of 19 us", "at least 20"),
+    ("", "<protection_domain name=\"q\" period=\"36893488147420\"/>", 5, 29, "<protection_domain period>: a period of 36893488147420 us", "at most 36893488147419"),
     ("", "<protection_domain name=\"q\" stack_size=\"0x800\"/>", 5, 29, "<protection_domain stack_size>: 0x800 is no size", "multiple of 0x1000"),
     ("", "<protection_domain name=\"q\" stack_size=\"0x1001000\"/>", 5, 29, "<protection_domain stack_size>: 0x1001000 is no size", "to 0x1000000"),
     ("", "<protection_domain name=\"q\" cpu=\"1\"/>", 5, 29, "<protection_domain cpu>: core 1 does not exist", "1 core"),

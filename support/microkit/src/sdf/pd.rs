@@ -17,8 +17,6 @@ const MAX_CHILD_ID: u64 = 63;
 const USER_SLOTS: u64 = 64;
 /// The kernel refuses less. The official tool does not check and fails at boot.
 const MIN_BUDGET: u64 = 20;
-/// Keeps the kernel's tick arithmetic within 64 bits: 35 years.
-const MAX_PERIOD: u64 = 1 << 50;
 
 const ATTRIBUTES: [&str; 12] = [
     "name",
@@ -56,10 +54,7 @@ pub fn read(
         Some(_) => Some(read_child_id(node)?),
         None => None,
     };
-    let scheduling = read_scheduling(node, MAX_PRIORITY)?;
-    if scheduling.priority == 255 {
-        return Err(node.error_in("priority", "255 is the monitor's", "write 0 to 254"));
-    }
+    let scheduling = read_scheduling(node, MAX_PRIORITY, board)?;
     let stack_size = read_stack(node)?;
     read_cpu(node, board)?;
     read_domain(node, domains)?;
@@ -212,7 +207,7 @@ fn read_child_id(node: &Node<'_, '_>) -> Result<u64> {
 }
 
 /// Reads `priority`, `budget` and `period`.
-pub fn read_scheduling(node: &Node<'_, '_>, max_priority: u64) -> Result<Scheduling> {
+pub fn read_scheduling(node: &Node<'_, '_>, max_priority: u64, board: &Board) -> Result<Scheduling> {
     let budget = node.number("budget")?.unwrap_or(DEFAULT_BUDGET);
     let period = node.number("period")?.unwrap_or(budget);
     if budget > period {
@@ -229,11 +224,11 @@ pub fn read_scheduling(node: &Node<'_, '_>, max_priority: u64) -> Result<Schedul
             format!("write at least {MIN_BUDGET}"),
         ));
     }
-    if period > MAX_PERIOD {
+    if period > board.max_period {
         return Err(node.error_in(
             if node.text("period").is_some() { "period" } else { "budget" },
             format!("a period of {period} us is too great"),
-            format!("write at most {MAX_PERIOD}"),
+            format!("write at most {}", board.max_period),
         ));
     }
     let priority = node.number("priority")?.unwrap_or(0);

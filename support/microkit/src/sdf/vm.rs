@@ -11,7 +11,7 @@ pub fn read(node: &Node<'_, '_>, board: &Board, warnings: &mut Vec<String>) -> R
     node.only(&["name", "budget", "period", "priority"])?;
     let name = node.required("name")?.to_owned();
     // 255 is accepted officially, more is cut to 8 bits there.
-    let scheduling = super::pd::read_scheduling(node, 255)?;
+    let scheduling = super::pd::read_scheduling(node, 255, board)?;
     let mut vcpus = Vec::new();
     let mut maps = Vec::new();
     for child in node.children() {
