@@ -5,6 +5,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
@@ -14,8 +15,10 @@ use partita::{
     build::{self, Built},
     context::{Context, Options},
     failure::{Failure, Result},
-    qemu::{self, Machine},
+    process,
+    qemu::Machine,
     session::Session,
+    tools,
 };
 
 use crate::disk;
@@ -75,7 +78,7 @@ impl System {
         let built = {
             let _one = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
             let built = build::build(&context)?;
-            build::guest_recipe(&debian(&context)?, "disk")?;
+            build::guest_recipe(&context, "disk")?;
             built
         };
         Self::start_built(name, &context, &built, qemu_arguments)
@@ -86,7 +89,7 @@ impl System {
         let dir = context.root.join(format!("build/test/{}-{kind}", context.options.config));
         build::create(&dir)?;
         let file = |ending: &str| dir.join(format!("{name}.{ending}"));
-        let original = debian(context)?.guest_dir().join("disk.img");
+        let original = context.guest_dir().join("disk.img");
         let disk = file("img");
         disk::copy_sparse(&original, &disk)?;
         let trace = file("trace");
@@ -154,12 +157,19 @@ fn request(line: &str) -> Option<(bool, u64, u64)> {
     Some((write, number("sector")?, number("nsectors")?))
 }
 
-/// The context whose guest directory has Debian: that of the default description.
-fn debian(context: &Context) -> Result<Context> {
-    let mut options = context.options.clone();
-    options.build_dir = "build".into();
-    options.description = "partita.json".into();
-    Context::new(options)
+/// Builds the bare-metal guests of `tests/guests`.
+///
+/// # Errors
+/// They do not compile.
+pub fn build_guests() -> Result {
+    let context = context(None)?;
+    let _one = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut command = Command::new(tools::cargo());
+    command
+        .current_dir(&context.root)
+        .args(["build", "--release", "-p", "partita-test-guests", "--target", tools::TARGET, "--target-dir"])
+        .arg(context.build_dir().join("target"));
+    process::run("Building the bare-metal guests", &mut command)
 }
 
 /// Runs a test; on failure the end of the serial log is shown.
@@ -199,18 +209,6 @@ pub fn with_machine(
             eprintln!("    | {line}");
         }
         panic!("{name}: {failure} (the serial log is {})", log.display());
-    }
-}
-
-/// The disk that the tests run with exists; made if need be.
-///
-/// # Errors
-/// The recipe's.
-pub fn original_disk() -> Result<PathBuf> {
-    let context = context(None)?;
-    match qemu::disk(&context)? {
-        Some(disk) => Ok(disk),
-        None => Err(Failure::new("partita.json has no disk controller")),
     }
 }
 

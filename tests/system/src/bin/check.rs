@@ -28,6 +28,7 @@ const FREESTANDING: &[&str] = &[
     "partita-kernel",
     "partita-monitor",
     "partita-conformance",
+    "partita-test-guests",
 ];
 const TARGET: &str = "aarch64-unknown-none-softfloat";
 
@@ -159,17 +160,37 @@ fn steps(root: &Path) -> Vec<Plan> {
     let fuzz = cargo(&["run", "-q", "-p", "partita-system-tests", "--bin", "fuzz", "--", "--seconds", "5"]);
     add("fuzz", "fuzz", 10, Counting::Printed, fuzz);
 
-    for config in ["debug", "release"] {
-        let mut conformance = cargo(&["test", "-p", "partita-system-tests", "--test", "conformance"]);
-        conformance.env("CONFIG", config);
-        add("conformance", &format!("conformance {config}"), 10, Counting::Printed, conformance);
+    let sdk = root.join("build/sdk");
+    let mut build = cargo(&["run", "-q", "--release", "-p", "partita-microkit", "--bin", "build-sdk"]);
+    build.args(["--target-dir", "build/target", "--", "--out"]).arg(&sdk);
+    add("conformance", "embedded SDK", 10, Counting::Whole, build);
+    let official = env::var_os("MICROKIT_SDK").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+    for (kind, sdk) in [("embedded", Some(sdk)), ("official", official)] {
+        let Some(sdk) = sdk else { continue };
+        for config in ["debug", "release"] {
+            let mut conformance = cargo(&["run", "-q", "-p", "partita-conformance-runner", "--", "--sdk"]);
+            conformance.arg(&sdk).args(["--config", config]);
+            add("conformance", &format!("conformance {kind} {config}"), 10, Counting::Printed, conformance);
+        }
     }
+
+    let kind =
+        if env::var_os("MICROKIT_SDK").is_some_and(|dir| !dir.is_empty()) { "official" } else { "embedded" };
     for config in ["debug", "release"] {
-        // One machine at a time: the tests measure time-outs, and there may be two cores only.
-        let mut system =
-            cargo(&["test", "-p", "partita-system-tests", "--test", "system", "--", "--test-threads=1"]);
+        // One machine at a time: the tests have time limits, and there may be two cores only.
+        let mut system = cargo(&["test", "-p", "partita-system-tests", "--no-fail-fast"]);
+        system.args([
+            "--test",
+            "sizes",
+            "--test",
+            "bare_metal",
+            "--test",
+            "system",
+            "--",
+            "--test-threads=1",
+        ]);
         system.env("CONFIG", config);
-        add("system", &format!("system {config}"), 15, Counting::Printed, system);
+        add("system", &format!("system {kind} {config}"), 25, Counting::Printed, system);
     }
     plans
 }
