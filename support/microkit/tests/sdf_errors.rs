@@ -80,6 +80,7 @@ const CASES: &[Case] = &[
     ("", "<memory_region name=\"m\" size=\"0x3000\" prefill_path=\"five\"/>", 5, 25, "<memory_region size>: the prefill file ends", "write 0x2000"),
     ("", "<memory_region name=\"m\" prefill_path=\"five\" prefill_bootinfo=\"fdt\"/>", 5, 45, "<memory_region prefill_bootinfo>: prefill_path and prefill_bootinfo together", "one source"),
     ("", "<memory_region name=\"m\" prefill_bootinfo=\"acpi\"/>", 5, 25, "<memory_region prefill_bootinfo>: there is no boot information 'acpi'", "x86_vbe"),
+    ("", "<memory_region name=\"m\" size=\"0x8000001000\" phys_addr=\"0xc0000000\"/>", 5, 1, "<memory_region>: 'm' has 134217729 pages", "at most 4194304"),
     // Interrupts and channels.
     ("<irq irq=\"27\" id=\"1\"/>", "", 3, 6, "<irq irq>: interrupt 27 is the kernel's (virtual timer)", "another"),
     ("<irq irq=\"160\" id=\"1\"/>", "", 3, 6, "<irq irq>: there is no interrupt 160", "0 to 159"),

@@ -6,6 +6,9 @@ use super::error::Result;
 use super::model::{Map, Paddr, Region, System, Value};
 use crate::sdk::{Board, PAGE_SIZES};
 
+/// 16 GiB of small pages.
+const MAX_FRAMES: u64 = 1 << 22;
+
 /// Checks everything that needs more than one element.
 pub fn check(system: &mut System, board: &Board) -> Result<()> {
     names(system)?;
@@ -16,6 +19,7 @@ pub fn check(system: &mut System, board: &Board) -> Result<()> {
     physical(system, board)?;
     unused(system);
     page_sizes(system);
+    frames(system)?;
     setvars(system)
 }
 
@@ -248,6 +252,25 @@ fn page_sizes(system: &mut System) {
         .collect();
     for (region, _) in system.regions.iter_mut().zip(fits).filter(|(_, fits)| *fits) {
         region.page_size = large;
+    }
+}
+
+/// Every frame is listed in the report, so a region of device memory must not be as great as an address allows.
+fn frames(system: &System) -> Result<()> {
+    match system.regions.iter().find(|region| region.size / region.page_size > MAX_FRAMES) {
+        None => Ok(()),
+        Some(region) => Err(region.place.error(
+            format!(
+                "'{}' has {} pages of {:#x} bytes",
+                region.name,
+                region.size / region.page_size,
+                region.page_size
+            ),
+            format!(
+                "write a smaller size, or page_size=\"{:#x}\"; at most {MAX_FRAMES} are allowed",
+                PAGE_SIZES[1]
+            ),
+        )),
     }
 }
 
