@@ -4,6 +4,7 @@
 use std::boxed::Box;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 use std::vec::Vec;
 
 use heapless::Vec as Slots;
@@ -172,13 +173,57 @@ fn leak<T>(value: T) -> &'static T {
     Box::leak(Box::new(value))
 }
 
-/// A ring: our end, and what the other side reads.
-fn ring() -> (Mine<'static>, Yours<'static>, Rx<'static>, Duplex<'static>) {
+/// A ring: our end and the other side's.
+fn ring() -> [(Mine<'static>, Yours<'static>); 2] {
     let data = || &*Vec::leak((0..1024).map(|_| AtomicU64::new(0)).collect());
     let (ours, theirs) = (leak(Header::new()), leak(Header::new()));
     let (ours_data, theirs_data): (&[_], &[_]) = (data(), data());
-    let far = || Duplex::new(Mine::new(theirs, theirs_data), Yours::new(ours, ours_data));
-    (Mine::new(ours, ours_data), Yours::new(theirs, theirs_data), far().rx, far())
+    [
+        (Mine::new(ours, ours_data), Yours::new(theirs, theirs_data)),
+        (Mine::new(theirs, theirs_data), Yours::new(ours, ours_data)),
+    ]
+}
+
+/// What lives as long as the thread: a [`Guest`] takes it over from the one before, so that a fuzzer does not run out of
+/// memory. Bytes left in a ring stay there.
+struct Shared {
+    ram: FakeRam,
+    pages: [FakePage; 2],
+    log: [(Mine<'static>, Yours<'static>); 2],
+    console: [(Mine<'static>, Yours<'static>); 2],
+    backend: &'static BackendStatus,
+    timer: &'static TimerState,
+    request: &'static TimerRequest,
+    stats: &'static VmmStats,
+}
+
+impl Shared {
+    fn new() -> Self {
+        let device = |_| DeviceStatus {
+            used: Default::default(),
+            config: Default::default(),
+            needs_reset: Default::default(),
+            reset: Default::default(),
+            reserved: Default::default(),
+        };
+        Self {
+            ram: FakeRam::new(guest::RAM, RAM, 0),
+            pages: [FakePage::new(), FakePage::new()],
+            log: ring(),
+            console: ring(),
+            backend: leak(BackendStatus {
+                devices: core::array::from_fn(device),
+                generation: Default::default(),
+            }),
+            timer: leak(TimerState { fired: Default::default(), count: Default::default() }),
+            request: leak(TimerRequest { deadline: Default::default() }),
+            stats: leak(VmmStats::new()),
+        }
+    }
+}
+
+thread_local! {
+    static SHARED: &'static Shared = leak(Shared::new());
 }
 
 /// A VMM with one disk, a console, and a kernel of four instructions.
@@ -212,37 +257,37 @@ impl Guest {
     /// Before [`Vmm::begin`].
     pub fn new(autostart: bool) -> Self {
         let machine = FakeMachine::default();
-        let device = |_| DeviceStatus {
-            used: Default::default(),
-            config: Default::default(),
-            needs_reset: Default::default(),
-            reset: Default::default(),
-            reserved: Default::default(),
-        };
-        let backend =
-            leak(BackendStatus { devices: core::array::from_fn(device), generation: Default::default() });
-        let timer = leak(TimerState { fired: Default::default(), count: Default::default() });
-        let request = leak(TimerRequest { deadline: Default::default() });
-        let stats = leak(VmmStats::new());
-        let ram = FakeRam::new(guest::RAM, RAM, 0);
-        let page = FakePage::new();
-        let (log_mine, log_yours, log, _) = ring();
-        let (mine, yours, _, console) = ring();
+        let Shared { ram, pages, log, console, backend, timer, request, stats } =
+            SHARED.with(|shared| *shared);
+        backend.devices[0].needs_reset.store(0, Ordering::Relaxed);
+        timer.fired.store(0, Ordering::Relaxed);
+        let attach = |(mine, yours)| Duplex::new(mine, yours);
         let mut disks = Slots::new();
-        let _ = disks.push(Slot::Waiting(page, Backend { channel: 0, device: 0, status: backend }));
+        let _ = disks.push(Slot::Waiting(pages[0], Backend { channel: 0, device: 0, status: backend }));
         let vmm = Vmm::new(Parts {
             machine: machine.clone(),
-            logger: Logger::new(log_mine, log_yours, || ()),
+            logger: Logger::new(log[0].0, log[0].1, || ()),
             ram: ram.ram(),
             images: Images { kernel: KERNEL, initrd: &[1; 100], dtb: &[2; 50], plain: true },
             vcpus: 1,
             disks,
-            terminal: Terminal::new(Duplex::new(mine, yours), Some((1, Port::new(FakePage::new())))),
+            terminal: Terminal::new(attach(console[0]), Some((1, Port::new(pages[1])))),
             timer: TimerLink { request, state: timer },
             stats,
             autostart,
         });
-        Self { vmm, machine, backend, timer, request, stats, ram, page, log, console }
+        Self {
+            vmm,
+            machine,
+            backend,
+            timer,
+            request,
+            stats,
+            ram: *ram,
+            page: pages[0],
+            log: attach(log[1]).rx,
+            console: attach(console[1]),
+        }
     }
 
     /// The log since the last call.

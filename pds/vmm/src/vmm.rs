@@ -252,6 +252,11 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         }
     }
 
+    /// What a vCPU does.
+    pub fn vcpu(&self, vcpu: usize) -> Vcpu {
+        self.vcpus.get(vcpu).copied().unwrap_or(Vcpu::Off)
+    }
+
     pub(crate) fn is(&self, vcpu: usize, state: Vcpu) -> bool {
         self.vcpus.get(vcpu) == Some(&state)
     }
