@@ -88,7 +88,7 @@ fn embedded(context: &Context) -> Result<Sdk> {
     let mut command = Command::new(tools::cargo());
     command
         .current_dir(&context.root)
-        .args(["run", "--release", "-p", "partita-microkit", "--bin", "build-sdk", "--", "--out"])
+        .args(["run", "--profile", "host", "-p", "partita-microkit", "--bin", "build-sdk", "--", "--out"])
         .arg(&dir)
         .args(["--config", &context.config.to_string(), "--target-dir"])
         .arg(context.build_dir().join("target"));
