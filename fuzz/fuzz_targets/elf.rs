@@ -31,7 +31,8 @@ struct Good {
 
 static GOOD: LazyLock<Good> = LazyLock::new(|| {
     let elf = |bytes| Elf::parse(bytes, Option::None).expect("the seeds are ELF files");
-    let system = sdf::parse("fuzz.system", SYSTEM, &Board::qemu_virt(), &None).expect("the description is right");
+    let system =
+        sdf::parse("fuzz.system", SYSTEM, &Board::qemu_virt(), &None).expect("the description is right");
     Good { pd: elf(PD), kernel: elf(KERNEL), system }
 });
 

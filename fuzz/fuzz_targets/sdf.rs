@@ -43,7 +43,9 @@ fuzz_target!(|data: &[u8]| {
         }
     };
     // What takes long only because it is great is left out.
-    if system.regions.iter().map(|region| region.size / region.page_size).sum::<u64>() > 4096 || system.pds.len() > 8 {
+    if system.regions.iter().map(|region| region.size / region.page_size).sum::<u64>() > 4096
+        || system.pds.len() > 8
+    {
         return;
     }
     let [pd, kernel] = &*ELFS;
