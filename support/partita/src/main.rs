@@ -45,7 +45,11 @@ enum Command {
     /// Measure
     Bench,
     /// Print the JSON Schema of partita.json
-    Schema,
+    Schema {
+        /// Print the tables of docs/configuration.md instead
+        #[arg(long)]
+        markdown: bool,
+    },
 }
 
 fn main() -> ExitCode {
@@ -97,7 +101,11 @@ fn run(cli: Cli) -> Result {
         Command::Report => report::run(&context),
         Command::Image => flash::image(&context),
         Command::Bench => bench::run(&context),
-        Command::Schema => {
+        Command::Schema { markdown: true } => {
+            print!("{}", partita_config::host::markdown());
+            Ok(())
+        }
+        Command::Schema { markdown: false } => {
             print!("{}", partita_config::host::json_schema());
             Ok(())
         }

@@ -7,6 +7,7 @@
 mod check;
 mod document;
 mod json_schema;
+mod markdown;
 mod suggest;
 pub mod table;
 mod walk;
@@ -14,6 +15,7 @@ mod walk;
 use std::{fmt, string::String, vec::Vec};
 
 pub use json_schema::json_schema;
+pub use markdown::markdown;
 
 use crate::Config;
 

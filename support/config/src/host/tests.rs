@@ -179,6 +179,8 @@ fn the_default_system_is_accepted_and_its_schema_is_current() {
     assert_eq!(sentences(&text), "accepted");
     let schema = std::fs::read_to_string(root.join("docs/partita.schema.json")).unwrap();
     assert!(schema == super::json_schema(), "docs/partita.schema.json is stale: run `make generate`");
+    let manual = std::fs::read_to_string(root.join("docs/configuration.md")).unwrap();
+    assert!(manual.ends_with(&super::markdown()), "the tables of docs/configuration.md are stale");
 }
 
 fn label() -> impl Strategy<Value = String> {

@@ -7,15 +7,28 @@ pub mod compose;
 pub mod model;
 pub mod xml;
 
-use partita_config::Config;
+use partita_config::{Config, Size};
 
-use crate::{board::Board, failure::Result};
+use crate::{board::Board, fail, failure::Result};
+
+/// Memory that is not left for guests: kernel, PDs, the image with the guests' kernels in it.
+const RESERVED: u64 = 128 << 20;
 
 /// system.xml of a system.
 ///
 /// # Errors
-/// The system does not fit into Microkit's limits.
+/// The system does not fit into the board's memory or Microkit's limits.
 pub fn generate(config: &Config<'_>, board: &Board) -> Result<String> {
+    let memory: u64 = config.cells.iter().map(|cell| cell.memory.0).sum();
+    let most = board.ram.saturating_sub(RESERVED);
+    if memory > most {
+        fail!(
+            "the cells have {} of memory together; {} has {} for them",
+            Size(memory),
+            board.name,
+            Size(most)
+        );
+    }
     let system = compose::compose(config, board);
     system.check_limits()?;
     Ok(xml::write(&system))

@@ -222,12 +222,25 @@ fn limits_of_microkit_are_kept() {
 }
 
 #[test]
+fn guests_larger_than_the_board_are_refused() {
+    let cell =
+        |n: usize, memory: &str| format!(r#"{{ "name": "g{n}", "memory": "{memory}", "kernel": "k" }}"#);
+    let text = format!(r#"{{ "cells": [{}, {}] }}"#, cell(0, "1G"), cell(1, "512M"));
+    let sentence = generate(&parsed(&text), board()).unwrap_err().to_string();
+    assert_eq!(sentence, "the cells have 1536M of memory together; qemu_virt_aarch64 has 1408M for them");
+    let text = format!(r#"{{ "cells": [{}, {}] }}"#, cell(0, "1G"), cell(1, "384M"));
+    assert!(generate(&parsed(&text), board()).is_ok());
+}
+
+#[test]
 fn boards_have_a_sentence() {
     assert!(Board::named("rpi4b_4gb").unwrap_err().to_string().contains("not supported yet"));
     assert!(Board::named("qemu").unwrap_err().to_string().contains("unknown"));
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
     /// Whatever the description, the system keeps the rules; and the document is well-formed XML.
     #[test]
     fn any_system_keeps_the_rules(
