@@ -15,6 +15,8 @@
 mod bytes;
 mod duplex;
 pub mod log;
+#[cfg(all(test, loom))]
+mod loom;
 mod page;
 pub mod seqlock;
 mod sync;

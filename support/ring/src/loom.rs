@@ -1,12 +1,11 @@
 //! Every interleaving that the memory model allows, of two ends that run at the same time.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test -p partita-ring --release --test loom`
-#![cfg(loom)]
+//! `RUSTFLAGS="--cfg loom" cargo test -p partita-ring --release --lib loom`
 
-use loom::sync::Arc;
-use loom::sync::atomic::{AtomicBool, Ordering};
-use loom::thread;
-use partita_ring::{AtomicU64, Duplex, Header, Mine, Yours, seqlock};
+use crate::{AtomicU64, Duplex, Header, Mine, Yours, seqlock};
+use ::loom::sync::Arc;
+use ::loom::sync::atomic::{AtomicBool, Ordering};
+use ::loom::thread;
 
 /// Both ends of a link with `words` words each way.
 ///
@@ -26,7 +25,7 @@ fn link(words: usize) -> [Duplex<'static>; 2] {
 /// Bytes arrive in order and whole, also over the end of the ring, whatever the reader sees of the writer's progress.
 #[test]
 fn bytes_arrive_in_order() {
-    loom::model(|| {
+    ::loom::model(|| {
         let [mut writer, mut end] = link(1);
         let writer = thread::spawn(move || {
             // The first fills the ring, the second fits only after a read.
@@ -51,7 +50,7 @@ fn bytes_arrive_in_order() {
 /// A reader that sleeps after `arm` is woken: either it saw the bytes, or the writer saw that it waits.
 #[test]
 fn no_wake_up_for_data_is_lost() {
-    loom::model(|| {
+    ::loom::model(|| {
         let ([mut writer, mut end], signal) = (link(2), Arc::new(AtomicBool::new(false)));
         // A fresh link counts as armed. This one has been used and is not.
         writer.tx.write(&[0; 8]);
@@ -77,7 +76,7 @@ fn no_wake_up_for_data_is_lost() {
 /// The same for a writer that waits for room.
 #[test]
 fn no_wake_up_for_room_is_lost() {
-    loom::model(|| {
+    ::loom::model(|| {
         let ([mut end, mut reader], signal) = (link(1), Arc::new(AtomicBool::new(false)));
         assert_eq!(end.tx.write(&[0; 8]), 8);
         let reader = {
@@ -102,7 +101,7 @@ fn no_wake_up_for_room_is_lost() {
 /// A reader of a seqlock page gets one value or none, never a mix.
 #[test]
 fn a_seqlock_page_holds_one_value() {
-    loom::model(|| {
+    ::loom::model(|| {
         let page: &(AtomicU64, [AtomicU64; 2]) =
             Box::leak(Box::new((AtomicU64::new(0), [AtomicU64::new(0), AtomicU64::new(0)])));
         let mut writer = seqlock::Writer::<[u64; 2]>::new(&page.0, &page.1);
