@@ -18,20 +18,26 @@ pub struct Report<'a> {
 }
 
 /// All registers, one to a line.
-pub struct Registers<'a>(pub &'a UserContext);
+pub struct Registers<'a> {
+    /// Those that a context gives access to.
+    pub context: &'a UserContext,
+    /// TPIDR_EL0 and TPIDRRO_EL0.
+    pub thread_pointers: [Word; 2],
+}
 
 /// Bytes below the stack that count as its overflow.
 const STACK_GUARD: Word = 0x1000;
 
 impl Display for Registers<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let c = self.0;
+        let c = self.context;
         writeln!(f, "Registers: ")?;
         writeln!(f, "pc : {:#018x}\nsp: {:#018x}\nspsr : {:#018x}", c.pc(), c.sp(), c.spsr())?;
         for x in (0..=8).chain(16..=18).chain(29..=30).chain(9..=15).chain(19..=28) {
             writeln!(f, "x{x} : {:#018x}", c.gpr(x))?;
         }
-        Ok(())
+        let [tpidr, tpidrro] = self.thread_pointers;
+        writeln!(f, "tpidr_el0 : {tpidr:#018x}\ntpidrro_el0 : {tpidrro:#018x}")
     }
 }
 
@@ -168,6 +174,15 @@ mod tests {
         buffer.msg_regs_mut()[..7].copy_from_slice(&words);
         let fault = Fault::new(&buffer, &MessageInfo::new(label, 0, 0, 7));
         Report { fault: &fault, label, words, stack_bottom }.to_string()
+    }
+
+    #[test]
+    fn registers_have_a_line_each() {
+        let text = Registers { context: &UserContext::default(), thread_pointers: [1, 2] }.to_string();
+        assert_eq!(text.lines().count(), 1 + 36);
+        assert!(text.ends_with(
+            "x28 : 0x0000000000000000\ntpidr_el0 : 0x0000000000000001\ntpidrro_el0 : 0x0000000000000002\n"
+        ));
     }
 
     #[test]

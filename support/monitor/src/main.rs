@@ -93,7 +93,14 @@ mod target {
         debug_println!("  tcb cap: {tcb:#018x}");
         debug_println!("MON|ERROR: faulting PD: {}", name(known.pds, i));
         match cap::Tcb::from_bits(tcb).tcb_read_all_registers(false) {
-            Ok(registers) => debug_print!("{}", Registers(&registers)),
+            Ok(context) => {
+                // The last two words of the answer, which the context has no names for.
+                let thread_pointers = sel4::with_ipc_buffer(|buffer| match buffer.msg_regs().get(34..36) {
+                    Some(&[tpidr, tpidrro]) => [tpidr, tpidrro],
+                    _ => [0; 2],
+                });
+                debug_print!("{}", Registers { context: &context, thread_pointers });
+            }
             Err(error) => debug_println!("MON|ERROR: could not read its registers: {error:?}"),
         }
         let stack_bottom = known.stacks.get(i).copied().unwrap_or(0);
