@@ -43,6 +43,8 @@ pub fn build(context: &Context) -> Result<Built> {
     let text = context.read_description()?;
     let config = context.parse(&text)?;
     tools::require(context, &[tools::CC])?;
+    create(&context.build_dir())?;
+    tools::room(&context.build_dir())?;
     let sdk = sdk::find(context)?;
     tools::rust_target()?;
     let out = context.out();

@@ -17,6 +17,18 @@ use crate::{
 /// How many of the last lines of a failed program are shown.
 const TAIL: usize = 30;
 
+/// Signs of a full disk in a program's output.
+const FULL: &[&str] = &["No space left on device", "Disk quota exceeded"];
+/// Signs of a missing network.
+const OFFLINE: &[&str] = &[
+    "Could not resolve",
+    "Couldn't resolve",
+    "Temporary failure resolving",
+    "Network is unreachable",
+    "failed to download",
+    "cannot download",
+];
+
 /// Runs `command`, showing `what` with a clock and the program's latest line. Its output is shown only if it fails.
 ///
 /// # Errors
@@ -52,7 +64,10 @@ pub fn run(what: &str, command: &mut Command) -> Result {
     drop(send);
     let progress = Progress::new(what);
     let mut tail = std::collections::VecDeque::new();
+    let (mut full, mut offline) = (false, false);
     for line in lines {
+        full |= has(&line, FULL);
+        offline |= has(&line, OFFLINE);
         progress.detail(&line);
         if tail.len() == TAIL {
             tail.pop_front();
@@ -71,10 +86,10 @@ pub fn run(what: &str, command: &mut Command) -> Result {
     for line in &tail {
         eprintln!("    {line}");
     }
-    if tail.iter().any(|line| line.contains("No space left on device")) {
+    if full {
         fail!("{what} failed: the disk is full; free some space and run the command again");
     }
-    let hint = if tail.iter().any(|line| is_network(line)) { "; is there a network connection?" } else { "" };
+    let hint = if offline { "; is there a network connection?" } else { "" };
     fail!("{what} failed: {program} ended with {}{hint} (its last lines are above)", describe(status));
 }
 
@@ -103,16 +118,8 @@ pub fn cannot_start(program: &str, error: &std::io::Error) -> Failure {
     }
 }
 
-fn is_network(line: &str) -> bool {
-    [
-        "Could not resolve",
-        "Temporary failure resolving",
-        "Couldn't resolve",
-        "failed to download",
-        "Network is unreachable",
-    ]
-    .iter()
-    .any(|sign| line.contains(sign))
+fn has(line: &str, signs: &[&str]) -> bool {
+    signs.iter().any(|sign| line.contains(sign))
 }
 
 fn describe(status: ExitStatus) -> String {
@@ -164,5 +171,29 @@ impl Progress {
                 eprintln!("{} ({seconds:.0} s)", self.what);
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sentence(script: &str) -> String {
+        run("Trying", Command::new("sh").args(["-c", script])).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn failures_have_a_sentence() {
+        assert_eq!(run("Trying", Command::new("sh").args(["-c", "echo fine"])), Ok(()));
+        assert_eq!(sentence("exit 3"), "Trying failed: sh ended with exit code 3 (its last lines are above)");
+        // Long before the end, and on either stream.
+        let full = "echo 'ld: No space left on device' >&2; for i in $(seq 100); do echo $i; done; exit 1";
+        assert!(sentence(full).contains("the disk is full"));
+        assert!(
+            sentence("echo \"E: Could not resolve 'host'\"; exit 100")
+                .contains("is there a network connection?")
+        );
+        let missing = run("Trying", &mut Command::new("no-such-program")).unwrap_err().to_string();
+        assert!(missing.starts_with("no-such-program is not installed"), "{missing}");
     }
 }

@@ -51,6 +51,9 @@ pub const GUEST: &[Tool] = &[
 /// What looks into the guest's disk after the smoke test.
 pub const DISK: &[Tool] = &[tool("e2fsck", "e2fsprogs"), tool("debugfs", "e2fsprogs")];
 
+/// MiB that must be free before a build.
+const ROOM: u64 = 512;
+
 /// Oldest QEMU that is known to work; Debian 12 ships 7.2, its backports a newer one.
 const QEMU_MAJOR: u32 = 8;
 
@@ -95,6 +98,30 @@ pub fn require(context: &Context, tools: &[Tool]) -> Result {
         Some(tool) => fail!("the package {} was installed but {} is not there", tool.package, tool.program),
         None => Ok(()),
     }
+}
+
+/// Sees to it that there is room to build; a linker that runs out of it does not say so.
+///
+/// # Errors
+/// There is less than [`ROOM`].
+pub fn room(dir: &Path) -> Result {
+    // Without df there is no telling, and the build may as well be tried.
+    let Ok(text) = process::output(Command::new("df").arg("-Pk").arg(dir)) else { return Ok(()) };
+    match free_mib(&text) {
+        Some(free) if free < ROOM => {
+            fail!(
+                "{} has {free} MiB free and building needs {ROOM}: free some space and run the command again",
+                dir.display()
+            )
+        }
+        _ => Ok(()),
+    }
+}
+
+/// The column of `df -Pk`.
+fn free_mib(text: &str) -> Option<u64> {
+    let kib: u64 = text.lines().nth(1)?.split_whitespace().rev().nth(2)?.parse().ok()?;
+    Some(kib >> 10)
 }
 
 /// Sees to it that rustc can build PDs.
@@ -250,6 +277,14 @@ mod tests {
         assert_eq!(name, "partita-backports.list");
         assert_eq!(derived, "deb [signed-by=/k.gpg] http://mirror.example/debian bookworm-backports main\n");
         assert_eq!(derive("sources.list", "deb http://mirror.example/debian trixie main\n"), None);
+    }
+
+    #[test]
+    fn the_free_space() {
+        let text =
+            "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/a b 10 5 2048000 2% /mnt\n";
+        assert_eq!(free_mib(text), Some(2000));
+        assert_eq!(free_mib("nonsense"), None);
     }
 
     #[test]
