@@ -168,7 +168,7 @@ fn apply(k: &mut TestKernel, step: &Step) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, max_shrink_iters: 4000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 150, max_shrink_iters: 4000, ..ProptestConfig::default() })]
 
     #[test]
     fn invariants_hold(steps in prop::collection::vec(step(), 1..300)) {
