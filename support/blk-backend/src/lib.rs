@@ -27,7 +27,7 @@ use partita_protocol::backend::{BackendStatus, DeviceStatus};
 use partita_protocol::{MAX_CELLS, MAX_DISKS};
 use partita_storage::device::BlockDevice;
 use partita_storage::window::Window;
-use partita_virtio::blk::{ID_BYTES, Segments};
+use partita_virtio::blk::{ID_BYTES, Parsed, Segments};
 use partita_virtio::memory::GuestRam;
 use partita_virtio::queue::{Fault, Queue, QueueLayout};
 
@@ -124,10 +124,7 @@ struct Flight {
     client: u8,
     disk: u8,
     head: u16,
-    /// Where the guest's status byte goes.
-    status: u64,
-    /// Bytes of the chain's writable part before it.
-    writable: u32,
+    parsed: Parsed,
     /// After this write comes a flush, because the disk is write-through.
     flush_next: bool,
 }

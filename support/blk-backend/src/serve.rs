@@ -22,9 +22,9 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
     /// The VMM of `client` says that its guest made buffers available.
     pub fn kicked(&mut self, client: usize) {
         for disk in 0..MAX_DISKS {
-            if let Some(state) = self.disk(client, disk).map(|disk| &disk.state)
-                && matches!(state, State::Live(Some(_)))
-            {
+            if let Some(State::Live(Some(queue))) = self.disk(client, disk).map(|disk| &mut disk.state) {
+                // Until the queue is seen empty, a kick tells nothing new. A fault comes up when the queue is next read.
+                let _ = queue.disable_kicks();
                 self.mark_ready(client, disk);
             }
         }
@@ -238,8 +238,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
                 client: client_id as u8,
                 disk: disk_id as u8,
                 head,
-                status: parsed.status,
-                writable: parsed.writable,
+                parsed: *parsed,
                 flush_next,
             });
         }
@@ -300,10 +299,8 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         disk.in_flight = disk.in_flight.saturating_sub(1);
         let fault = match &mut disk.state {
             State::Live(Some(queue)) => {
-                let parsed =
-                    Parsed { operation: Err(status), status: flight.status, writable: flight.writable };
                 let position = queue.next_used();
-                let answered = answer(queue, flight.head, &parsed, status);
+                let answered = answer(queue, flight.head, &flight.parsed, status);
                 disk.unpublished = true;
                 let owner = Owner { client: flight.client, disk: flight.disk, head: flight.head };
                 page.set(id, Entry::Finishing(owner, position));

@@ -213,11 +213,14 @@ impl Parsed {
     /// `used.len` for a request that ended with `status`: the bytes written from the start of the writable part without a
     /// gap (2.7.8.2). After an error nothing is known of the data.
     pub const fn used_len(&self, status: BlkStatus) -> u32 {
-        match status {
-            BlkStatus::Ok => self.writable + 1,
-            _ if self.writable == 0 => 1,
+        let data = match (self.operation, status) {
+            (Ok(Operation::Read { .. }), BlkStatus::Ok) => self.writable,
+            (Ok(Operation::GetId), BlkStatus::Ok) if self.writable > ID_BYTES as u32 => ID_BYTES as u32,
+            (Ok(Operation::GetId), BlkStatus::Ok) => self.writable,
             _ => 0,
-        }
+        };
+        // The status byte counts if nothing unwritten is before it.
+        if data == self.writable { data + 1 } else { data }
     }
 }
 

@@ -187,6 +187,10 @@ proptest! {
         system.start(0);
         prop_assert_eq!(one(&mut system, 0, kind::IN, 0, &[0; 512]).status, OK);
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
 
     /// Two guests that always have requests waiting get the same number of bytes, whatever the sizes of their requests.
     #[test]
@@ -201,6 +205,7 @@ proptest! {
                 while system.guests[n].sent.len() < 32 && send(&mut system, n, kind::IN, 0, size, 8192, 0) {}
             }
             system.step(&mut done);
+            done.clear();
             for seen in &system.backend.device().log[logged..] {
                 let n = (seen.sector / SECTORS - 1) as usize;
                 served[n] += i64::from(seen.sectors) * 512 + turns::REQUEST;

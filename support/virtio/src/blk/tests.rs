@@ -74,6 +74,7 @@ fn write_in_one_piece_2_7_4_1() {
     let parsed = parsed.unwrap();
     assert_eq!(parsed.operation, Ok(Operation::Write { sector: 7 }));
     assert_eq!(parsed.status, BASE + 0x5008);
+    assert_eq!(parsed.used_len(BlkStatus::Ok), 0, "there are 8 bytes before it that nobody writes");
     assert_eq!(segments, [Segment { paddr: PADDR + 0x4010, len: 512 }]);
 }
 
@@ -110,6 +111,16 @@ fn requests_without_data() {
     let parsed =
         Disk::request(kind::IN, &[Buffer::out(HEADER, 16), Buffer::into(data(0), 511), status]).0.unwrap();
     assert_eq!(parsed.operation, Err(BlkStatus::IoErr), "not a whole sector");
+}
+
+#[test]
+fn used_len_of_get_id() {
+    for (room, used) in [(20, 21), (19, 20), (64, 20)] {
+        let buffers = [Buffer::out(HEADER, 16), Buffer::into(data(0), room), Buffer::into(BASE + 0x5000, 1)];
+        let parsed = Disk::request(kind::GET_ID, &buffers).0.unwrap();
+        assert_eq!(parsed.operation, Ok(Operation::GetId));
+        assert_eq!(parsed.used_len(BlkStatus::Ok), used);
+    }
 }
 
 #[test]
