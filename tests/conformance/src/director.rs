@@ -196,6 +196,27 @@ impl Director {
         }
     }
 
+    /// Puts everybody back to what the system description says, as far as a random sequence can have changed it.
+    pub fn reset(&self) {
+        self.clean_up();
+        for (child, sched_context) in [(ONE, ONE_SC), (LOW, LOW_SC), (HIGH, HIGH_SC)] {
+            self.invoke(sched_context, inv::SchedContextBind, &[tcb(child)], &[]);
+        }
+        // Every notification is unbound before any is bound: two may have changed places.
+        let puppets = [(ONE, 100), (TWO, 101), (HIGH, 150), (LOW, 50)];
+        for (child, _) in puppets {
+            self.invoke(tcb(child), inv::TCBUnbindNotification, &[], &[]);
+        }
+        for (child, priority) in puppets {
+            self.invoke(tcb(child), inv::TCBBindNotification, &[10 + child], &[]);
+            self.invoke(tcb(child), inv::TCBSetPriority, &[SELF_TCB], &[priority]);
+            let mut x = [1, 0, 0, 0, 0, 0, 4, nr::NB_RECV as u64, 0];
+            x[0] = 1;
+            self.sys(child, x);
+        }
+        self.clean_up();
+    }
+
     /// Fires the director's timer interrupt in `micros`.
     pub fn set_timer(&self, micros: u64) {
         let deadline = counter() + ticks(micros);

@@ -9,7 +9,7 @@ pub const USAGE: &str = "usage: conformance-runner --sdk DIR [--config debug|rel
   --sdk DIR      Microkit SDK, official or embedded (default: $MICROKIT_SDK)
   --config C     debug or release (default: $CONFIG or debug)
   --bless        write the transcript to expected/ instead of comparing (official kernel only)
-  --seconds N    give up after N seconds (default 120)";
+  --seconds N    give up after N seconds (default 300)";
 
 /// What to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -25,7 +25,7 @@ impl Options {
     pub fn parse(mut arguments: impl Iterator<Item = String>) -> Result<Option<Self>, String> {
         let mut sdk = env::var_os("MICROKIT_SDK").filter(|dir| !dir.is_empty()).map(PathBuf::from);
         let mut config = env::var("CONFIG").ok().filter(|config| !config.is_empty());
-        let (mut bless, mut seconds) = (false, 120);
+        let (mut bless, mut seconds) = (false, 300);
         while let Some(argument) = arguments.next() {
             let mut value = || arguments.next().ok_or_else(|| format!("{argument} needs a value"));
             match argument.as_str() {

@@ -8,6 +8,7 @@ mod guests;
 mod machine;
 mod notifications;
 mod queues;
+mod random;
 mod scheduling;
 mod threads;
 mod vcpus;
@@ -20,7 +21,7 @@ use crate::serial::Serial;
 pub fn run_all() -> ! {
     say!(&mut Serial, "\n%% begin\n");
     let mut director = Director::new();
-    let subjects: [&[(&str, Case)]; 10] = [
+    let subjects: [&[(&str, Case)]; 11] = [
         calls::CASES,
         queues::CASES,
         capabilities::CASES,
@@ -30,6 +31,7 @@ pub fn run_all() -> ! {
         faults::CASES,
         vcpus::CASES,
         guests::CASES,
+        random::CASES,
         machine::CASES,
     ];
     for (name, case) in subjects.into_iter().flatten() {

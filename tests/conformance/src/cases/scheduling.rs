@@ -173,7 +173,7 @@ fn consumed(t: &mut Director, out: &mut Line) -> Option<()> {
 
 fn consumed_by_server(t: &mut Director, out: &mut Line) -> Option<()> {
     let read = |sc| t.invoke(sc, inv::SchedContextConsumed, &[], &[]).mr[0];
-    (read(ONE_SC), read(HIGH_SC));
+    let _ = [read(ONE_SC), read(HIGH_SC)];
     // HIGH is active: it serves on its own time.
     t.start(HIGH, routines::work as *const () as u64, &[2_000]);
     t.exit(HIGH)?;
