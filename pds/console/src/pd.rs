@@ -41,6 +41,7 @@ impl<T> Static<T> {
         Static { value: UnsafeCell::new(value), taken: AtomicBool::new(false) }
     }
 
+    #[expect(clippy::mut_from_ref, reason = "the flag lets it out once")]
     fn take(&'static self) -> Option<&'static mut T> {
         // SAFETY: the swap lets one caller through, ever, so this is the only reference.
         (!self.taken.swap(true, Ordering::Relaxed)).then(|| unsafe { &mut *self.value.get() })
