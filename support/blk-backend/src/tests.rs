@@ -4,6 +4,8 @@
 
 mod behaviour;
 mod properties;
+#[cfg(not(miri))] // Races on purpose, which only the hardware resolves.
+mod race;
 
 use std::cell::RefCell;
 use std::collections::HashMap;

@@ -46,6 +46,8 @@ pub struct FakeDisk {
     /// The driver's interrupt was wanted and has come.
     pub interrupt: bool,
     armed: bool,
+    /// Requests that finish at the worst moment: after the last look for completions, before the interrupt is armed.
+    pub late: usize,
     /// Nudges so far.
     pub nudges: usize,
     /// Makes the device refuse everything.
@@ -80,6 +82,7 @@ impl FakeDisk {
             bad: 0..0,
             interrupt: false,
             armed: true,
+            late: 0,
             nudges: 0,
             dead: false,
         }
@@ -183,6 +186,11 @@ impl BlockDevice for FakeDisk {
     }
 
     fn arm(&mut self) -> bool {
+        if self.late > 0 && !self.running.is_empty() {
+            self.late -= 1;
+            self.armed = false;
+            self.finish(0);
+        }
         self.armed = true;
         !self.finished.is_empty()
     }

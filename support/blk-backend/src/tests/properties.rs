@@ -13,6 +13,8 @@ enum Step {
     Finish(usize),
     /// Events are delivered.
     Deliver,
+    /// Requests will finish just before the interrupt is armed.
+    Late(usize),
     /// The backend dies and comes back.
     Restart,
 }
@@ -25,6 +27,7 @@ fn step(guests: usize) -> impl Strategy<Value = Step> {
             .prop_map(|(g, k, s, n, p)| Step::Send(g, k, s, n, p)),
         5 => any::<usize>().prop_map(Step::Finish),
         4 => Just(Step::Deliver),
+        1 => (1usize..3).prop_map(Step::Late),
     ]
 }
 
@@ -75,6 +78,7 @@ fn run(
                     system.backend.device_mut().finish(which % running);
                 }
             }
+            Step::Late(count) => system.backend.device_mut().late = count,
             Step::Deliver => system.step(&mut done),
             Step::Restart => system.restart(),
         }

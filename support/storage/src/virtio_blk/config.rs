@@ -77,12 +77,8 @@ pub fn read(transport: &impl Transport, features: Feature) -> Result<Properties,
             opt_io: word(transport, at::OPT_IO)?,
         }),
     };
-    let mut discard = range(
-        transport,
-        features.contains(Feature::DISCARD),
-        at::MAX_DISCARD_SECTORS,
-        at::MAX_DISCARD_SEG,
-    )?;
+    let mut discard =
+        range(transport, features.contains(Feature::DISCARD), at::MAX_DISCARD_SECTORS, at::MAX_DISCARD_SEG)?;
     if let Some(limits) = &mut discard {
         limits.alignment = word(transport, at::DISCARD_ALIGNMENT)?;
     }
