@@ -15,7 +15,14 @@ endif
 PARTITA = $(CARGO) run -q -p partita --
 FREESTANDING = -p partita-pd-blk -p partita-pd-console -p partita-pd-supervisor -p partita-pd-timer -p partita-pd-vmm
 
-.PHONY: help run smoke build check report bench image test fuzz soak fmt lint generate
+.PHONY: help run smoke build check report bench image test fuzz soak fmt lint generate cc prepare
+run smoke build check report bench image generate: cc
+test fuzz soak lint: prepare
+cc:
+	@command -v cc >/dev/null || support/partita/prepare build
+prepare:
+	@support/partita/prepare test
+	@$(PARTITA) prepare
 help:    ## this list
 	@sed -n 's/^\([a-z]*\): *## /  make \1\t/p' Makefile | expand -t 16
 	@echo; $(PARTITA) --help | sed -n 's/.*\[env: \([A-Z_]*\)=.*/  \1=/p' | paste -sd' ' | sed 's/^/variables:/'

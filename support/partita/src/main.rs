@@ -7,7 +7,7 @@ use partita::{
     bench, build,
     context::{Context, Options},
     failure::Result,
-    flash, qemu, report, smoke, system,
+    flash, qemu, report, smoke, system, tools,
 };
 
 /// Virtual machines on seL4 Microkit.
@@ -32,6 +32,8 @@ enum Command {
     },
     /// Write the guests' device trees, system.xml and what else the packer reads into the build directory
     Dtb,
+    /// Install the programs that building, running and testing need
+    Prepare,
     /// Build loader.img
     Build,
     /// Build and run under QEMU on this terminal
@@ -95,6 +97,10 @@ fn run(cli: Cli) -> Result {
             let built = build::build(&context)?;
             println!("{}", built.loader.display());
             Ok(())
+        }
+        Command::Prepare => {
+            tools::require(&context, &[&[tools::QEMU], tools::GUEST, tools::DISK].concat())?;
+            tools::rust_target()
         }
         Command::Run => qemu::run(&context),
         Command::Smoke => smoke::run(&context),
