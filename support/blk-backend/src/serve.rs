@@ -117,11 +117,15 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         };
         let begun = match queue.pop() {
             Ok(Some(chain)) => self.begin(client_id, disk_id, chain, None),
-            Ok(None) => match queue.enable_kicks() {
-                Ok(true) => return,
-                Ok(false) => return self.clear_ready(client_id, disk_id),
-                Err(fault) => Err(fault),
-            },
+            Ok(None) => {
+                #[cfg(test)]
+                crate::tests::before_sleep();
+                match queue.enable_kicks() {
+                    Ok(true) => return,
+                    Ok(false) => return self.clear_ready(client_id, disk_id),
+                    Err(fault) => Err(fault),
+                }
+            }
             Err(fault) => Err(fault),
         };
         match begun {

@@ -322,3 +322,31 @@ fn reset_forgets_an_earlier_life() {
     s.start(0);
     assert_eq!(one(&mut s, 0, kind::IN, 0, &[0; 512]).status, OK);
 }
+
+#[test]
+fn a_chain_that_comes_while_falling_asleep_2_7_10() {
+    for features in [offered(), offered() & !features::EVENT_IDX] {
+        let mut s = System::new(1, 16, features);
+        let ram = s.guests[0].ram.ram();
+        one(&mut s, 0, kind::IN, 0, &[0; 512]);
+        // A second handle on the ring, for the guest that acts in between.
+        let mut driver =
+            core::mem::replace(&mut s.guests[0].driver, DriverQueue::new(ram, BASE + 0x5000, 2, true));
+        ram.write_obj(SLOTS, &Header { kind: 99, reserved: 0, sector: 0 }).unwrap();
+        let request = [Buffer::out(SLOTS, 16), Buffer::into(SLOTS + 16, 1)];
+        driver.add(&request).unwrap();
+        assert!(driver.needs_kick());
+        let driver = Rc::new(RefCell::new(driver));
+        let other = driver.clone();
+        BEFORE_SLEEP.set(Some(Box::new(move || {
+            let mut driver = other.borrow_mut();
+            driver.add(&request).unwrap();
+            assert!(!driver.needs_kick(), "the backend has not asked for it");
+        })));
+        s.backend.kicked(0);
+        assert!(!s.backend.run());
+        let mut driver = driver.borrow_mut();
+        assert!(driver.take_used().is_some());
+        assert!(driver.take_used().is_some(), "nobody will kick for the second one");
+    }
+}

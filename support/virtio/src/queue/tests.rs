@@ -152,6 +152,30 @@ fn event_index_2_7_10() {
 }
 
 #[test]
+fn wishes_are_written_before_the_other_side_is_looked_at() {
+    for features in [0, features::EVENT_IDX] {
+        let (_, mut driver, mut queue) = pair(8, features);
+        assert!(queue.pop().unwrap().is_none());
+        queue.disable_kicks().unwrap();
+        assert!(!queue.enable_kicks().unwrap());
+        let first = driver.add(&[Buffer::out(BASE, 1)]).unwrap();
+        assert!(driver.needs_kick());
+        queue.pop().unwrap().unwrap();
+        queue.disable_kicks().unwrap();
+        // Nobody is told of this one, so `enable_kicks` must say it.
+        driver.add(&[Buffer::out(BASE, 1)]).unwrap();
+        assert!(!driver.needs_kick());
+        assert!(queue.enable_kicks().unwrap());
+        // The same in the other direction: wished after the index was published, but looked for after the wish.
+        driver.want_interrupt(false);
+        queue.push(first, 0).unwrap();
+        assert!(!queue.publish().unwrap());
+        driver.want_interrupt(true);
+        assert!(driver.take_used().is_some());
+    }
+}
+
+#[test]
 fn resumes_after_a_restart() {
     let (_, mut driver, mut queue) = pair(8, features::EVENT_IDX);
     let heads: Vec<_> = (0..6).map(|i| driver.add(&[Buffer::out(BASE + 0x1000 + i, 1)]).unwrap()).collect();
@@ -188,6 +212,7 @@ proptest! {
         driver.start_at(65530);
         queue.resume(0).unwrap();
         let mut live: HashMap<u16, u32> = HashMap::new();
+        let mut tables: HashMap<u16, u64> = HashMap::new();
         let mut taken: Vec<(u16, u32)> = Vec::new();
         let (mut kicked, mut interrupted) = (queue.enable_kicks().unwrap(), false);
         driver.want_interrupt(true);
@@ -200,10 +225,13 @@ proptest! {
                         let parts = 1 + serial % 3;
                         let buffers: Vec<_> = (0..parts)
                             .map(|p| Buffer { addr: u64::from(serial), len: 1 + p, writable: p > 0 }).collect();
-                        let table = BASE + 0x4000 + 64 * u64::from(serial % 64);
+                        // A table is used again only when its chain is.
+                        let slot = (0..).find(|slot| !tables.values().any(|used| used == slot)).unwrap();
+                        let table = BASE + 0x4000 + 64 * slot;
                         let head = if indirect { driver.add_indirect(table, &buffers) } else { driver.add(&buffers) };
                         if let Some(head) = head {
                             prop_assert!(live.insert(head, serial).is_none());
+                            tables.insert(head, slot);
                         }
                     }
                     kicked |= driver.needs_kick();
@@ -235,11 +263,15 @@ proptest! {
                     interrupted = false;
                     loop {
                         while let Some((head, written)) = driver.take_used() {
+                            tables.remove(&head);
                             prop_assert_eq!(live.remove(&head), Some(written));
                         }
                         driver.want_interrupt(true);
                         match driver.take_used() {
-                            Some((head, written)) => prop_assert_eq!(live.remove(&head), Some(written)),
+                            Some((head, written)) => {
+                                tables.remove(&head);
+                                prop_assert_eq!(live.remove(&head), Some(written));
+                            }
                             None => break,
                         }
                     }
