@@ -119,12 +119,13 @@ fn pds(context: &Context, sdk: &Sdk, out: &Path) -> Result {
 
 /// Runs the recipe of the Linux guest if one of its files is named.
 fn guests(context: &Context, config: &Config<'_>) -> Result {
+    if names_recipe(context, config) { guest_recipe(context, "boot") } else { Ok(()) }
+}
+
+fn names_recipe(context: &Context, config: &Config<'_>) -> bool {
     let dir = context.guest_dir();
     let files = config.cells.iter().flat_map(|cell| [Some(cell.kernel), cell.initrd]).flatten();
-    if files.into_iter().any(|file| context.description_dir().join(file).starts_with(&dir)) {
-        guest_recipe(context, "boot")?;
-    }
-    Ok(())
+    files.into_iter().any(|file| context.description_dir().join(file).starts_with(&dir))
 }
 
 /// Runs the recipe of the Linux guest: `boot` makes kernel and initramfs, `disk` the disk.
@@ -192,4 +193,36 @@ pub fn write(path: &Path, contents: &[u8]) -> Result {
 fn copy(from: &Path, to: &Path) -> Result {
     let contents = fs::read(from).map_err(|error| Failure::file("read", from, &error))?;
     write(to, &contents)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::context::Options;
+
+    /// A fresh clone has no build/guest: whether the recipe has to run must not depend on the files being there, nor on
+    /// how the description was named.
+    #[test]
+    fn the_default_description_asks_for_the_recipe() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+        for (description, asks) in [(root.join("partita.json"), true), (PathBuf::from("partita.json"), true)]
+        {
+            let context = Context::new(Options {
+                board: String::new(),
+                config: String::new(),
+                microkit_sdk: None,
+                description,
+                guest_kernel: None,
+                guest_initrd: None,
+                guest_cmdline: None,
+                disk: None,
+                qemu_args: None,
+                build_dir: "build".into(),
+            })
+            .unwrap();
+            let text = context.read_description().unwrap();
+            let config = context.parse(&text).unwrap();
+            assert_eq!(names_recipe(&context, &config), asks);
+        }
+    }
 }

@@ -115,6 +115,7 @@ impl Context {
         drop_empty(&mut options.disk);
         options.guest_cmdline = options.guest_cmdline.filter(|text| !text.is_empty());
         let root = find_root()?;
+        let root = root.canonicalize().unwrap_or(root);
         Ok(Self { root, board, config, options })
     }
 
@@ -150,12 +151,11 @@ impl Context {
         self.root.join(&self.options.description)
     }
 
-    /// The directory that file names in partita.json are relative to.
+    /// The directory that file names in partita.json are relative to; its real path, so that it compares with others.
     pub fn description_dir(&self) -> PathBuf {
-        match self.description().parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
-            _ => PathBuf::from("."),
-        }
+        let path = self.description();
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        parent.canonicalize().unwrap_or_else(|_| parent.to_path_buf())
     }
 
     /// The text of partita.json.
