@@ -46,8 +46,6 @@ pub fn context(description: Option<&Path>) -> Result<Context> {
     let mut options = Cli::parse_from(["system-test"]).options;
     if let Some(description) = description {
         options.description = description.to_path_buf();
-        options.build_dir =
-            options.build_dir.join("test/build").join(description.file_stem().unwrap_or_default());
     }
     Context::new(options)
 }
