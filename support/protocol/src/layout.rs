@@ -198,8 +198,10 @@ pub mod size {
 pub mod guest {
     /// GICv2 distributor, emulated (64 KiB).
     pub const GICD: u64 = 0x0800_0000;
-    /// GICv2 CPU interface: the physical GICV page (two pages on a GICv2 of 8 KiB).
+    /// GICv2 CPU interface: the physical GICV pages.
     pub const GICC: u64 = 0x0801_0000;
+    /// Its bytes: GICC_DIR, which ends interrupts for good, is in the second page.
+    pub const GICC_SIZE: u64 = 0x2000;
     /// Emulated PL011.
     pub const UART: u64 = 0x0900_0000;
     /// SPI of the PL011, as an INTID.

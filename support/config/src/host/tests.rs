@@ -202,7 +202,7 @@ fn partition_json() -> impl Strategy<Value = String> {
 }
 
 fn cell_json(name: usize) -> impl Strategy<Value = String> {
-    let optional = proptest::collection::vec(any::<bool>(), 9);
+    let optional = proptest::collection::vec(any::<bool>(), 10);
     let disks =
         proptest::collection::vec((partition_json(), proptest::option::of("[ -!#-\\[\\]-~]{1,20}")), 0..=4);
     (optional, 8..100u64, 1..=4u8, 1..=99u8, "[ -!#-\\[\\]-~]{0,100}", disks, any::<bool>()).prop_map(
@@ -227,6 +227,7 @@ fn cell_json(name: usize) -> impl Strategy<Value = String> {
                     word("stop", "restart"),
                     word("restart", "stop")
                 ),
+                format!(r#""watchdog_seconds": {}, "on_hang": "{}""#, line.len(), word("report", "restart")),
             ];
             keys.extend(more.into_iter().zip(has).filter(|(_, has)| *has).map(|(key, _)| key));
             let disks: Vec<String> = disks
