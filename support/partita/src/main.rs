@@ -39,9 +39,9 @@ enum Command {
     Build,
     /// Build and run under QEMU on this terminal
     Run,
-    /// Build, run a scripted session and check the guest's disk
+    /// Build, run a scripted session with all guests and check their disk
     Smoke,
-    /// What each protection domain may touch
+    /// What each protection domain may touch: a table, and a picture in the build directory
     Report,
     /// Build the image for a board and say how to flash it
     Image,
