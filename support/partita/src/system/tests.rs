@@ -258,5 +258,7 @@ proptest! {
         let document = roxmltree::Document::parse(&xml).unwrap();
         prop_assert!(document.root_element().has_tag_name("system"));
         prop_assert!(crate::report::write(&xml).is_ok());
+        let svg = crate::report::draw(&xml).unwrap();
+        prop_assert!(roxmltree::Document::parse(&svg).is_ok());
     }
 }
