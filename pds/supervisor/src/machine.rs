@@ -90,6 +90,8 @@ impl Machine {
         self.publish(n);
         self.watchdog.forgive(n, cntpct());
         Channel::new(supervisor_vmm(n)).notify();
+        // A VMM that had not begun yet has nothing to stop and no change to tell of.
+        self.changed(n);
     }
 
     /// Does what an event asks for.
