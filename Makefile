@@ -28,13 +28,13 @@ help:    ## this list
 	@echo; $(PARTITA) --help | sed -n 's/.*\[env: \([A-Z_]*\)=.*/  \1=/p' | paste -sd' ' | sed 's/^/variables:/'
 run:     ## build, boot the guests, attach this terminal
 	@$(PARTITA) run
-smoke:   ## build, run a scripted session, check the guest's disk
+smoke:   ## build, run a scripted session with all guests, check their disk
 	@$(PARTITA) smoke
 build:   ## build loader.img
 	@$(PARTITA) build
 check:   ## say what is wrong with partita.json
 	@$(PARTITA) check
-report:  ## what each protection domain may touch
+report:  ## what each protection domain may touch: a table, and build/report.svg
 	@$(PARTITA) report
 bench:   ## measure
 	@CONFIG=$(or $(CONFIG),release) $(PARTITA) bench

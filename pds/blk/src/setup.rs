@@ -4,10 +4,11 @@ use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
 use partita_blk_backend::inflight::InflightPage;
-use partita_blk_backend::{Backend, DiskConfig, Tables};
+use partita_blk_backend::{Backend, Counting, DiskConfig, Tables};
 use partita_config::{Cell, Config, Disk, Partition};
 use partita_protocol::MAX_CELLS;
 use partita_protocol::backend::BackendStatus;
+use partita_protocol::disk_stats::BlkStats;
 use partita_protocol::layout::{size, vaddr};
 use partita_ring::log::Logger;
 use partita_ring::log_line;
@@ -151,6 +152,9 @@ pub fn start(
     // SAFETY: the host tool maps a page there that only this PD has; it is zero at first, and any bytes are valid.
     let inflight = unsafe { at::<InflightPage>(vaddr::BLK_INFLIGHT).as_ref() };
     let mut backend = Backend::new(device, LogReport::new(logger), tables, inflight);
+    // SAFETY: the host tool maps the region there; only we write it, through its atomics.
+    let page = unsafe { at::<BlkStats>(vaddr::BLK_STATS).as_ref() };
+    backend.count(Counting { page, clock: cntpct });
     let deadline = cntpct().saturating_add(cntfrq().saturating_mul(PATIENCE));
     for (n, (paddr, size)) in guest_rams().into_iter().enumerate() {
         let Some(ram) = guest_ram(n, paddr, size) else { continue };

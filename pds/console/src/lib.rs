@@ -6,7 +6,9 @@
 //! What the user is promised:
 //! - The guest in front is never lost a byte of output: when the UART is slower than the guest, the guest's ring fills up
 //!   and the guest waits. A guest in the background never waits: its output goes to a [`scrollback`] of bounded size that
-//!   is shown when it comes to the front, with a count of what was too old to be kept.
+//!   is shown when it comes to the front, with a count of what was too old to be kept. One who comes back to a console
+//!   also sees the last lines that he saw before.
+//! - The management shell (`Ctrl-] 0`) is one more console, of the supervisor.
 //! - Log lines start at the beginning of a line and carry the name of their PD. Control characters in them are not passed
 //!   on: a PD (or a guest through its VMM) cannot speak to the user's terminal that way.
 //! - Typed bytes that a guest does not read are dropped and counted, so that `Ctrl-]` always works.

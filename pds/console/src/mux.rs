@@ -32,16 +32,22 @@ const BUDGET: usize = 8192;
 const ROUNDS: usize = 64;
 /// Bytes that one background guest can have in its ring, more or less, and so all that is moved for it in one go.
 const BACKGROUND: usize = 8192;
+/// Bytes shown again of a console that comes to the front and has said less since.
+const CONTEXT: usize = 1024;
+/// Consoles: of the guests, and the management shell.
+pub const CONSOLES: usize = MAX_CELLS + 1;
+/// Number of the management shell among them.
+pub const SHELL: usize = MAX_CELLS;
 
 /// A name that is shown: of a PD (Microkit allows 64 bytes) or of a cell.
 pub type Name = String<64>;
 
-/// A guest's console.
-pub struct Guest<'a> {
+/// A console: a guest's, or the management shell.
+struct Guest<'a> {
     name: Name,
     link: Duplex<'a>,
-    /// What it said in the background and was not shown.
-    missed: Scrollback<'a>,
+    /// What it said lately.
+    said: Scrollback<'a>,
     /// Typed bytes that did not fit since the last notice.
     dropped: u32,
 }
@@ -75,7 +81,7 @@ pub enum Pumped {
 
 /// The multiplexer.
 pub struct Mux<'a> {
-    guests: [Option<Guest<'a>>; MAX_CELLS],
+    guests: [Option<Guest<'a>>; CONSOLES],
     logs: [Option<Log<'a>>; LOGS],
     /// Whose turn it is among `logs`.
     next_log: usize,
@@ -96,7 +102,7 @@ impl<'a> Mux<'a> {
     /// No guests and no logs.
     pub const fn new() -> Self {
         Mux {
-            guests: [const { None }; MAX_CELLS],
+            guests: [const { None }; CONSOLES],
             logs: [const { None }; LOGS],
             next_log: 0,
             front: 0,
@@ -113,8 +119,13 @@ impl<'a> Mux<'a> {
             self.front = n;
         }
         if let Some(slot) = self.guests.get_mut(n) {
-            *slot = Some(Guest { name, link, missed: Scrollback::new(scrollback), dropped: 0 });
+            *slot = Some(Guest { name, link, said: Scrollback::new(scrollback), dropped: 0 });
         }
+    }
+
+    /// Adds the management shell. It is in front if there are no guests.
+    pub fn add_shell(&mut self, name: Name, link: Duplex<'a>, scrollback: &'a mut [u8]) {
+        self.add_guest(SHELL, name, link, scrollback);
     }
 
     /// Adds the log lines of the VMM of cell `n`.
@@ -139,7 +150,7 @@ impl<'a> Mux<'a> {
             None => {}
             Some(Key::Byte(byte)) => self.type_to_front(byte),
             Some(Key::Cell(n)) => self.bring_to_front(n),
-            Some(Key::Shell) => self.notice(Notice::NoShell),
+            Some(Key::Shell) => self.bring_to_front(SHELL as u8),
             Some(Key::Help) => self.notice(Notice::Help(0)),
             Some(Key::Unknown(_)) => self.notice(Notice::Unknown),
         }
@@ -169,10 +180,13 @@ impl<'a> Mux<'a> {
     fn bring_to_front(&mut self, cell: u8) {
         match self.guests.get_mut(usize::from(cell)) {
             Some(Some(guest)) => {
-                let lost = guest.missed.take_lost();
+                // Who is in front already has nothing to come back to.
+                let context = if self.front == usize::from(cell) { 0 } else { CONTEXT };
+                let lost = guest.said.rewind(context);
                 self.front = usize::from(cell);
                 self.notice(Notice::Front { cell, lost });
             }
+            _ if usize::from(cell) == SHELL => self.notice(Notice::NoShell),
             _ => self.notice(Notice::NoCell(cell)),
         }
     }
@@ -197,7 +211,7 @@ impl<'a> Mux<'a> {
         Pumped::Waiting
     }
 
-    /// Calls `f` with each cell whose VMM is owed a notification.
+    /// Calls `f` with each console whose PD is owed a notification: the cell's number, or [`SHELL`].
     pub fn notify_cells(&mut self, mut f: impl FnMut(usize)) {
         for (n, guest) in self.guests.iter_mut().enumerate() {
             if let Some(guest) = guest {
@@ -212,14 +226,14 @@ impl<'a> Mux<'a> {
     /// Whether everything that the guest in front and all logs have said went to the UART.
     pub fn drained(&mut self) -> bool {
         let front = match self.guests.get_mut(self.front) {
-            Some(Some(guest)) => guest.missed.is_empty() && guest.link.rx.available() == 0,
+            Some(Some(guest)) => guest.said.is_shown() && guest.link.rx.available() == 0,
             _ => true,
         };
         let logs = self.logs.iter_mut().flatten().all(|log| lines::peek(&mut log.rx).is_none());
         front && logs && self.notices.is_empty() && self.stage.is_empty()
     }
 
-    /// Takes in what guests in the background say.
+    /// Takes in what consoles in the background say.
     fn absorb(&mut self) {
         let front = self.front;
         for guest in
@@ -229,7 +243,7 @@ impl<'a> Mux<'a> {
             while moved < BACKGROUND {
                 let mut bytes = [0; PIECE];
                 let taken = guest.link.rx.read(&mut bytes);
-                guest.missed.push(bytes.get(..taken).unwrap_or(&[]));
+                guest.said.push(bytes.get(..taken).unwrap_or(&[]));
                 if taken == 0 {
                     break;
                 }
@@ -281,12 +295,15 @@ impl<'a> Mux<'a> {
         };
         let mut text = String::<{ lines::LINE }>::new();
         let _ = match notice {
-            Notice::Front { cell, lost: 0 } => write!(text, "guest {}: {}", cell + 1, name(self, cell)),
             Notice::Front { cell, lost } => {
-                write!(text, "guest {}: {} ({lost} bytes too old to be kept)", cell + 1, name(self, cell))
+                let lost = Lost(lost);
+                match usize::from(cell) {
+                    SHELL => write!(text, "management shell{lost}"),
+                    _ => write!(text, "guest {}: {}{lost}", cell + 1, name(self, cell)),
+                }
             }
             Notice::NoCell(cell) => write!(text, "there is no guest {}", cell + 1),
-            Notice::NoShell => write!(text, "the management shell is not there yet"),
+            Notice::NoShell => write!(text, "this system has no management shell"),
             Notice::Unknown => write!(text, "Ctrl-] ? for help"),
             Notice::Full(cell) => {
                 write!(text, "{} does not read what is typed: it is dropped", name(self, cell))
@@ -307,8 +324,9 @@ impl<'a> Mux<'a> {
             "Ctrl-] 0       management shell",
             "Ctrl-] Ctrl-]  a Ctrl-] for the guest",
         ];
-        let guests =
-            (0..).zip(&self.guests).filter_map(|(cell, guest)| guest.as_ref().map(|guest| (cell, guest)));
+        let guests = (0..)
+            .zip(self.guests.iter().take(MAX_CELLS))
+            .filter_map(|(cell, guest)| guest.as_ref().map(|guest| (cell, guest)));
         let (next, result) = match FIXED.get(usize::from(n)) {
             Some(line) => (n + 1, text.write_str(line)),
             None => {
@@ -353,27 +371,33 @@ impl<'a> Mux<'a> {
     /// A piece of what the guest in front says, up to `most` bytes, up to the end of a line if `one_line`.
     fn stage_guest(&mut self, most: usize, one_line: bool) -> bool {
         let Some(Some(guest)) = self.guests.get_mut(self.front) else { return false };
-        let mut live = [0; PIECE];
-        let missed = guest.missed.front();
-        let from_missed = !missed.is_empty();
-        let bytes = if from_missed {
-            missed
-        } else {
-            let seen = guest.link.rx.peek(&mut live);
-            live.get(..seen).unwrap_or(&[])
-        };
+        if guest.said.is_shown() {
+            let mut live = [0; PIECE];
+            let wanted = live.len().min(guest.said.room());
+            let taken = live.get_mut(..wanted).map_or(0, |live| guest.link.rx.read(live));
+            guest.said.push(live.get(..taken).unwrap_or(&[]));
+        }
+        let bytes = guest.said.pending();
         let mut bytes = bytes.get(..most).unwrap_or(bytes);
         if one_line && let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
             bytes = bytes.get(..=end).unwrap_or(bytes);
         }
         let count = bytes.len();
         self.stage.push(bytes);
-        if from_missed {
-            guest.missed.drop_front(count);
-        } else {
-            guest.link.rx.consume(count);
-        }
+        guest.said.show(count);
         count > 0
+    }
+}
+
+/// What to say of bytes that were never shown.
+struct Lost(u64);
+
+impl core::fmt::Display for Lost {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.0 {
+            0 => Ok(()),
+            lost => write!(f, " ({lost} bytes too old to be kept)"),
+        }
     }
 }
 

@@ -8,11 +8,11 @@ use core::sync::atomic::{AtomicBool, Ordering};
 
 use partita_config::Config;
 use partita_config::pd::Pd;
-use partita_console::mux::{Mux, Name, Pumped};
+use partita_console::mux::{CONSOLES, Mux, Name, Pumped, SHELL};
 use partita_console::pl011::Pl011;
 use partita_console::uart::Uart;
 use partita_protocol::layout::{Service, channel, size, vaddr};
-use partita_protocol::{MAX_CELLS, supervisor};
+use partita_protocol::supervisor;
 use partita_ring::{Duplex, Mine, Yours};
 use sel4_microkit::{
     Channel, ChannelSet, DeferredAction, Handler, Infallible, MessageInfo, protection_domain, var,
@@ -24,7 +24,7 @@ const SUPERVISOR: Channel = Channel::new(channel::SUPERVISOR);
 const TYPED: usize = 64;
 /// Looks at the UART until it must be idle: longer than a full FIFO takes at 9600 baud.
 const IDLE_LOOKS: usize = 1_000_000;
-/// Bytes kept of a guest in the background.
+/// Bytes kept of each console.
 const SCROLLBACK: usize = 16 * 1024;
 
 /// Memory that is too big for the stack and is taken once.
@@ -49,7 +49,7 @@ impl<T> Static<T> {
 }
 
 static MUX: Static<Mux<'static>> = Static::new(Mux::new());
-static SCROLLBACKS: Static<[[u8; SCROLLBACK]; MAX_CELLS]> = Static::new([[0; SCROLLBACK]; MAX_CELLS]);
+static SCROLLBACKS: Static<[[u8; SCROLLBACK]; CONSOLES]> = Static::new([[0; SCROLLBACK]; CONSOLES]);
 
 /// An address that the system description maps.
 fn at<T>(address: usize) -> NonNull<T> {
@@ -107,8 +107,8 @@ fn attach(mux: &mut Mux<'static>) {
         let link = unsafe { link(mine, yours, size::LOG_RING) };
         mux.add_service_log(service, name(format_args!("{}", Pd::Service(service).name(config))), link);
     }
-    let scrollbacks = SCROLLBACKS.take().into_iter().flatten();
-    for (cell, scrollback) in scrollbacks.enumerate().filter(|(cell, _)| given(channel::client(*cell))) {
+    let Some([cells @ .., shell]) = SCROLLBACKS.take() else { return };
+    for (cell, scrollback) in cells.iter_mut().enumerate().filter(|(cell, _)| given(channel::client(*cell))) {
         let [log_mine, log_yours, mine, yours] =
             [vaddr::LOG_RX, vaddr::LOG_TX, vaddr::GUEST_CONSOLE_RX, vaddr::GUEST_CONSOLE_TX]
                 .map(|own| vaddr::cell_link(cell, own));
@@ -123,6 +123,21 @@ fn attach(mux: &mut Mux<'static>) {
         mux.add_vmm_log(cell, name(format_args!("{}", Pd::Vmm(cell).name(config))), log);
         mux.add_guest(cell, cell_name, guest, scrollback);
     }
+    if given(channel::service(Service::Supervisor.index())) {
+        let [mine, yours] = [vaddr::GUEST_CONSOLE_RX, vaddr::GUEST_CONSOLE_TX]
+            .map(|own| vaddr::service_link(Service::Supervisor.index(), own));
+        // SAFETY: the host tool maps the shell's ring beside the supervisor's log ring.
+        let link = unsafe { link(mine, yours, size::GUEST_CONSOLE_RING) };
+        mux.add_shell(name(format_args!("shell")), link, shell);
+    }
+}
+
+/// The channel of a console's PD.
+const fn channel_of(console: usize) -> Channel {
+    Channel::new(match console {
+        SHELL => channel::service(Service::Supervisor.index()),
+        cell => channel::client(cell),
+    })
 }
 
 #[protection_domain]
@@ -147,7 +162,7 @@ struct Console {
 impl Console {
     fn work(&mut self) {
         let pumped = self.mux.pump(&mut self.uart);
-        self.mux.notify_cells(|cell| Channel::new(channel::client(cell)).notify());
+        self.mux.notify_cells(|console| channel_of(console).notify());
         if self.draining && pumped == Pumped::Idle && self.mux.drained() {
             self.draining = false;
             // The supervisor waits with a limit of its own, should the UART be stuck.

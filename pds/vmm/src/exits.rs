@@ -15,7 +15,7 @@ use crate::machine::{Field, Machine, Page};
 use crate::vmm::{Slot, Vcpu, Vmm, interrupt_of};
 
 /// Labels of fault messages (seL4 manual, "Faults"; abi.md section 5).
-mod label {
+pub(crate) mod label {
     pub const UNKNOWN_SYSCALL: u64 = 2;
     pub const VM_FAULT: u64 = 6;
     pub const VGIC_MAINTENANCE: u64 = 7;
@@ -45,6 +45,7 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
             }
             label::VGIC_MAINTENANCE => {
                 self.stats.count(Counter::EndOfInterrupt);
+                self.beat();
                 // -1: maintenance for another reason than an end of interrupt.
                 if let Ok(index) = usize::try_from(words[0] as i64)
                     && let Some(intid) = self.gic.ended(vcpu, index)
@@ -134,6 +135,7 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
     }
 
     fn secure_call(&mut self, vcpu: usize) {
+        self.beat();
         let mut words = [0; registers::X0 + 4];
         self.read_registers(vcpu, &mut words);
         let [_, _, _, x @ ..] = words;
@@ -143,10 +145,15 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
             Psci::Start { vcpu: target, entry, context } => {
                 self.switch_on(target, entry, context);
                 self.return_value_with(vcpu, &mut words, psci::RETURN_SUCCESS);
+                self.publish();
             }
             Psci::Off => {
                 self.machine.suspend(vcpu);
                 self.set_vcpu(vcpu, Vcpu::Off);
+                // What it leaves behind may be for another vCPU by now.
+                self.gic.switched_off(vcpu);
+                self.deliver();
+                self.publish();
             }
             Psci::Suspend => {
                 // As a WFI that is skipped beforehand: it may end at any time.
@@ -165,8 +172,8 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
                     self.resume_with(vcpu, prefix);
                 }
             }
-            Psci::SystemOff => self.stop(StopReason::PowerOff),
-            Psci::SystemReset => self.stop(StopReason::Reset),
+            Psci::SystemOff => self.stop(Some(StopReason::PowerOff)),
+            Psci::SystemReset => self.stop(Some(StopReason::Reset)),
         }
     }
 
@@ -204,6 +211,7 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
     }
 
     fn memory_access(&mut self, vcpu: usize, pc: u64, esr: u64, access: Access) {
+        self.beat();
         match bus::target(access.ipa) {
             Target::Virtio(device, offset) if access.write => {
                 self.virtio_write(vcpu, pc, access, device, offset as usize);

@@ -10,8 +10,10 @@ use std::vec::Vec;
 use heapless::Vec as Slots;
 use partita_guest::gic::Injection;
 use partita_guest::registers;
+use partita_protocol::MAX_VCPUS;
 use partita_protocol::backend::{self, BackendStatus, DeviceStatus, Status};
 use partita_protocol::layout::{channel, guest};
+use partita_protocol::lifecycle::{Actual, Wanted};
 use partita_protocol::stats::VmmStats;
 use partita_protocol::timer::{TimerRequest, TimerState};
 use partita_ring::log::Logger;
@@ -23,16 +25,20 @@ use crate::disk::Backend;
 use crate::load::Images;
 use crate::machine::{Field, Machine, Page};
 use crate::terminal::{Port, Terminal};
-use crate::vmm::{Parts, Slot, TimerLink, Vmm};
+use crate::vmm::{CellLink, Parts, Slot, TimerLink, Vmm};
 
 /// Bytes of a [`Guest`]'s RAM.
-pub const RAM: u64 = 16 << 20;
+pub const RAM: u64 = 6 << 20;
 
-/// What the VMM did, and what the guest's vCPU 0 holds.
+/// What the VMM did, and what the guest's vCPUs hold.
 pub struct State {
     /// Context of vCPU 0.
     pub registers: [u64; registers::WORDS],
-    /// It was resumed since this was cleared.
+    /// Contexts of the other vCPUs.
+    pub secondary: [[u64; registers::WORDS]; MAX_VCPUS - 1],
+    /// Which vCPUs the kernel would run. Whoever plays a fault clears the bit, and sets it for [`Next::Reply`].
+    pub runs: [bool; MAX_VCPUS],
+    /// A vCPU was resumed since this was cleared.
     pub resumed: bool,
     /// Times its context was read.
     pub reads: usize,
@@ -62,6 +68,8 @@ impl Default for State {
     fn default() -> Self {
         Self {
             registers: [0; registers::WORDS],
+            secondary: [[0; registers::WORDS]; MAX_VCPUS - 1],
+            runs: [false; MAX_VCPUS],
             resumed: false,
             reads: 0,
             suspended: 0,
@@ -78,26 +86,41 @@ impl Default for State {
     }
 }
 
+impl State {
+    /// Context of a vCPU.
+    pub fn context(&mut self, vcpu: usize) -> &mut [u64; registers::WORDS] {
+        match vcpu.checked_sub(1) {
+            None => &mut self.registers,
+            Some(n) => &mut self.secondary[n],
+        }
+    }
+}
+
 /// [`Machine`] over a shared [`State`].
 #[derive(Clone, Default)]
 pub struct FakeMachine(pub Rc<RefCell<State>>);
 
 impl Machine for FakeMachine {
-    fn registers(&mut self, _: usize, into: &mut [u64]) {
+    fn registers(&mut self, vcpu: usize, into: &mut [u64]) {
         let mut state = self.0.borrow_mut();
         state.reads += 1;
-        into.iter_mut().zip(state.registers).for_each(|(to, from)| *to = from);
+        into.iter_mut().zip(*state.context(vcpu)).for_each(|(to, from)| *to = from);
     }
-    fn set_registers(&mut self, _: usize, prefix: &[u64], resume: bool) {
+    fn set_registers(&mut self, vcpu: usize, prefix: &[u64], resume: bool) {
         let mut state = self.0.borrow_mut();
-        state.registers.iter_mut().zip(prefix).for_each(|(to, from)| *to = *from);
+        state.context(vcpu).iter_mut().zip(prefix).for_each(|(to, from)| *to = *from);
         state.resumed |= resume;
+        state.runs[vcpu] |= resume;
     }
-    fn resume(&mut self, _: usize) {
-        self.0.borrow_mut().resumed = true;
+    fn resume(&mut self, vcpu: usize) {
+        let mut state = self.0.borrow_mut();
+        state.resumed = true;
+        state.runs[vcpu] = true;
     }
-    fn suspend(&mut self, _: usize) {
-        self.0.borrow_mut().suspended += 1;
+    fn suspend(&mut self, vcpu: usize) {
+        let mut state = self.0.borrow_mut();
+        state.suspended += 1;
+        state.runs[vcpu] = false;
     }
     fn reset(&mut self, _: usize) {
         self.0.borrow_mut().timer = (0, 0);
@@ -141,6 +164,9 @@ impl Machine for FakeMachine {
         };
         reply.iter_mut().zip(words).for_each(|(to, from)| *to = *from);
         words.len().min(reply.len())
+    }
+    fn clean(&mut self, offset: u64, bytes: u64) {
+        assert!(offset + bytes <= RAM);
     }
     fn publish(&mut self, offset: u64, bytes: u64) {
         assert!(offset + bytes <= RAM);
@@ -195,6 +221,8 @@ struct Shared {
     timer: &'static TimerState,
     request: &'static TimerRequest,
     stats: &'static VmmStats,
+    wanted: &'static Wanted,
+    actual: &'static Actual,
 }
 
 impl Shared {
@@ -218,6 +246,8 @@ impl Shared {
             timer: leak(TimerState { fired: Default::default(), count: Default::default() }),
             request: leak(TimerRequest { deadline: Default::default() }),
             stats: leak(VmmStats::new()),
+            wanted: leak(Wanted::default()),
+            actual: leak(Actual::default()),
         }
     }
 }
@@ -240,6 +270,10 @@ pub struct Guest {
     pub request: &'static TimerRequest,
     /// Counters.
     pub stats: &'static VmmStats,
+    /// The supervisor's wish.
+    pub wanted: &'static Wanted,
+    /// What the VMM answers.
+    pub actual: &'static Actual,
     /// Guest RAM.
     pub ram: FakeRam,
     /// The disk's registers, as the guest reads them.
@@ -256,11 +290,17 @@ pub const KERNEL: &[u8] = &[0x5f; 16];
 impl Guest {
     /// Before [`Vmm::begin`].
     pub fn new(autostart: bool) -> Self {
+        Self::with_vcpus(autostart, 1)
+    }
+
+    /// The same with several vCPUs.
+    pub fn with_vcpus(autostart: bool, vcpus: usize) -> Self {
         let machine = FakeMachine::default();
-        let Shared { ram, pages, log, console, backend, timer, request, stats } =
+        let Shared { ram, pages, log, console, backend, timer, request, stats, wanted, actual } =
             SHARED.with(|shared| *shared);
         backend.devices[0].needs_reset.store(0, Ordering::Relaxed);
         timer.fired.store(0, Ordering::Relaxed);
+        wanted.valid.store(0, Ordering::Relaxed);
         let attach = |(mine, yours)| Duplex::new(mine, yours);
         let mut disks = Slots::new();
         let _ = disks.push(Slot::Waiting(pages[0], Backend { channel: 0, device: 0, status: backend }));
@@ -269,11 +309,12 @@ impl Guest {
             logger: Logger::new(log[0].0, log[0].1, || ()),
             ram: ram.ram(),
             images: Images { kernel: KERNEL, initrd: &[1; 100], dtb: &[2; 50], plain: true },
-            vcpus: 1,
+            vcpus,
             disks,
             terminal: Terminal::new(attach(console[0]), Some((1, Port::new(pages[1])))),
             timer: TimerLink { request, state: timer },
             stats,
+            cell: CellLink { wanted, actual },
             autostart,
         });
         Self {
@@ -283,6 +324,8 @@ impl Guest {
             timer,
             request,
             stats,
+            wanted,
+            actual,
             ram: *ram,
             page: pages[0],
             log: attach(log[1]).rx,

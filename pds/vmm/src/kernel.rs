@@ -13,6 +13,9 @@ use sel4_vm::{Vcpu, VcpuField, Vm};
 /// Group of all the guest's interrupts: its GICC_CTLR has one enable bit in the view without security extensions.
 const GROUP: u8 = 0;
 
+/// MPIDR_EL1 bit 31, which reads as one. U (bit 30) is 0: one processor of several.
+const MPIDR_RES1: u64 = 1 << 31;
+
 /// This PD's virtual machine and channels.
 pub struct Kernel;
 
@@ -39,6 +42,7 @@ impl Machine for Kernel {
 
     fn reset(&mut self, vcpu: usize) {
         let _ = Vcpu::new(vcpu).reset();
+        Vcpu::new(vcpu).write_reg_by_send(VcpuField::Vmpidr, MPIDR_RES1 | vcpu as u64);
     }
 
     fn field(&mut self, vcpu: usize, field: Field) -> u64 {
@@ -79,6 +83,10 @@ impl Machine for Kernel {
             *word = get_mr(i);
         }
         count
+    }
+
+    fn clean(&mut self, offset: u64, bytes: u64) {
+        sel4_vm::clean_to_memory(vaddr::GUEST_RAM + offset as usize, bytes as usize);
     }
 
     fn publish(&mut self, offset: u64, bytes: u64) {

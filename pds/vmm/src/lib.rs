@@ -16,9 +16,11 @@ pub mod fake;
 pub mod lifecycle;
 pub mod load;
 pub mod machine;
+pub mod prepare;
 pub mod stats;
 pub mod terminal;
 pub mod vmm;
+mod wish;
 
 #[cfg(test)]
 mod tests;

@@ -3,6 +3,8 @@
 //! A guest that stops takes its devices with it: no backend may hold one of its buffers when the supervisor hears that it
 //! has stopped. A disk whose requests are in flight delays that until its backend has notified.
 
+use core::sync::atomic::Ordering;
+
 use partita_guest::exception::EL1H_MASKED;
 use partita_guest::psci::Cpus;
 use partita_guest::{registers, vtimer};
@@ -16,13 +18,22 @@ use crate::stats::{Events, Exits};
 use crate::vmm::{Phase, Slot, Vcpu, Vmm, interrupt_of};
 
 impl<M: Machine, P: Page> Vmm<'_, M, P> {
-    /// Loads the guest and starts its first vCPU.
+    /// Starts the guest in what is as good as a new machine: the first time RAM is zero and nothing is pending, later that
+    /// has to be made so.
     pub(crate) fn start(&mut self) {
+        if core::mem::take(&mut self.fresh) { self.launch() } else { self.prepare() }
+    }
+
+    /// Loads the guest and starts its first vCPU.
+    pub(crate) fn launch(&mut self) {
+        self.cell.actual.epoch.store(self.epoch.unwrap_or(0), Ordering::Release);
         let plan = match load::load(&mut self.machine, &self.ram, self.images) {
             Ok(plan) => plan,
             Err(refused) => {
                 log_line!(self.logger, "cannot start: {refused}");
                 self.phase = Phase::Stopped(false);
+                self.ended = Some(StopReason::Crash);
+                self.publish();
                 return self.tell(label::GUEST_STOPPED, &[StopReason::Crash as u64]);
             }
         };
@@ -40,19 +51,17 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
             self.images.initrd.len() >> 10,
             plan.dtb
         );
+        self.publish();
         self.tell(label::GUEST_RUNNING, &[]);
         // Input may have come before there was a guest.
         self.use_terminal(|_| ());
+        // It may be wanted paused.
+        self.reconcile();
     }
 
     /// Starts a vCPU from its reset state.
     pub(crate) fn switch_on(&mut self, vcpu: usize, entry: u64, context: u64) {
-        self.machine.reset(vcpu);
-        if let Some(owed) = self.timer_owed.get_mut(vcpu) {
-            *owed = false;
-        }
-        self.gic.set_line(vcpu, vtimer::INTID as u16, false);
-        self.machine.ack_timer(vcpu);
+        self.new_vcpu(vcpu);
         let mut words = [0; registers::WORDS];
         for (position, value) in
             [(registers::PC, entry), (registers::SPSR, EL1H_MASKED), (registers::X0, context)]
@@ -64,14 +73,27 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
         self.resume_with(vcpu, &words);
     }
 
+    /// Gives a stopped vCPU the system registers and the timer of a new one.
+    pub(crate) fn new_vcpu(&mut self, vcpu: usize) {
+        self.machine.reset(vcpu);
+        if let Some(used) = self.used.get_mut(vcpu) {
+            *used = true;
+        }
+        if let Some(owed) = self.timer_owed.get_mut(vcpu) {
+            *owed = false;
+        }
+        self.gic.set_line(vcpu, vtimer::INTID as u16, false);
+        self.machine.ack_timer(vcpu);
+    }
+
     /// Stops the guest for something that the VMM cannot go on after, with one line about it.
     pub(crate) fn crash(&mut self, what: core::fmt::Arguments<'_>) {
         log_line!(self.logger, "guest crashed: {what}");
-        self.stop(StopReason::Crash);
+        self.stop(Some(StopReason::Crash));
     }
 
-    /// Stops all vCPUs, then all devices.
-    pub(crate) fn stop(&mut self, reason: StopReason) {
+    /// Stops all vCPUs, then all devices: for the guest's own reason, or without one because it is wanted so.
+    pub(crate) fn stop(&mut self, reason: Option<StopReason>) {
         for vcpu in 0..self.vcpus.len() {
             self.machine.suspend(vcpu);
             self.set_vcpu(vcpu, Vcpu::Off);
@@ -104,15 +126,22 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
             return;
         }
         self.phase = Phase::Stopped(false);
+        self.ended = reason;
         let what = match reason {
-            StopReason::PowerOff => "powered off",
-            StopReason::Reset => "reset",
-            StopReason::Crash => "crashed",
+            None => "stopped",
+            Some(StopReason::PowerOff) => "powered off",
+            Some(StopReason::Reset) => "reset",
+            Some(StopReason::Crash) => "crashed",
         };
         log_line!(self.logger, "{}", Exits(self.stats));
         log_line!(self.logger, "{}", Events(self.stats));
         log_line!(self.logger, "guest {what}");
-        self.tell(label::GUEST_STOPPED, &[reason as u64]);
+        self.publish();
+        if let Some(reason) = reason {
+            self.tell(label::GUEST_STOPPED, &[reason as u64]);
+        }
+        // A wish that came meanwhile, or that this was for.
+        self.reconcile();
     }
 
     /// Calls the supervisor, which answers at once and with nothing of interest.

@@ -34,7 +34,7 @@ pub trait Machine {
     fn resume(&mut self, vcpu: usize);
     /// Stops a vCPU.
     fn suspend(&mut self, vcpu: usize);
-    /// Gives a stopped vCPU the system registers of a new one.
+    /// Gives a stopped vCPU the system registers of a new one, and MPIDR with its number as Aff0.
     fn reset(&mut self, vcpu: usize);
     /// Reads a system register of a vCPU that does not run now.
     fn field(&mut self, vcpu: usize, field: Field) -> u64;
@@ -52,6 +52,8 @@ pub trait Machine {
     fn signal(&mut self, channel: usize);
     /// Protected call; returns how many words of `reply` came.
     fn call(&mut self, channel: usize, label: u64, request: &[u64], reply: &mut [u64]) -> usize;
+    /// Writes `bytes` bytes of guest RAM from `offset` back to memory, for a guest whose caches are off.
+    fn clean(&mut self, offset: u64, bytes: u64);
     /// Makes `bytes` bytes of guest RAM that were written at `offset` visible to a guest whose caches are off, and to
     /// its instruction fetches.
     fn publish(&mut self, offset: u64, bytes: u64);

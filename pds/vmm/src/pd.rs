@@ -8,9 +8,10 @@ use partita_config::{Boot, Cell, Config, Device};
 use partita_pd_vmm::disk::Backend;
 use partita_pd_vmm::load::Images;
 use partita_pd_vmm::terminal::{Port, Terminal};
-use partita_pd_vmm::vmm::{Parts, Slot, TimerLink, Vmm};
+use partita_pd_vmm::vmm::{CellLink, Parts, Slot, TimerLink, Vmm};
 use partita_protocol::backend::BackendStatus;
 use partita_protocol::layout::{channel, guest, size, vaddr};
+use partita_protocol::lifecycle::{Actual, Wanted};
 use partita_protocol::stats::VmmStats;
 use partita_ring::log::Logger;
 use partita_ring::{Duplex, Mine, Yours};
@@ -86,6 +87,9 @@ fn init() -> Pd {
         };
         (page(vaddr::TIMER_REQUEST), page(vaddr::TIMER_STATE), stats)
     };
+    // SAFETY: the host tool maps both pages of the supervisor's link in every VMM.
+    let cell_link =
+        unsafe { CellLink { wanted: page(vaddr::CELL_WANTED), actual: page(vaddr::CELL_ACTUAL) } };
     Pd(Vmm::new(Parts {
         machine: Kernel,
         logger,
@@ -95,6 +99,7 @@ fn init() -> Pd {
         disks: disks(&config, cell),
         terminal: Terminal::new(ring, console(cell)),
         timer: TimerLink { request, state },
+        cell: cell_link,
         stats,
         autostart: cell.autostart,
     }))

@@ -12,6 +12,8 @@ use proptest::prelude::*;
 use crate::fake::{Guest, KERNEL};
 use crate::vmm::{Next, Phase, Vcpu};
 
+mod lifecycle;
+
 const PC: u64 = 0x4000_1000;
 const GICD: u64 = guest::GICD;
 const DISK: u64 = guest::VIRTIO;
@@ -76,6 +78,17 @@ impl Guest {
     fn smc(&mut self, function: u64) -> Next {
         self.machine.0.borrow_mut().registers[registers::X0] = function;
         self.trap(SMC)
+    }
+
+    /// Plays the program that prepares a restart.
+    pub(crate) fn settle(&mut self) {
+        for _ in 0..100 {
+            for vcpu in 0..4 {
+                if matches!(self.vmm.phase, Phase::Preparing(_)) && self.machine.0.borrow().runs[vcpu] {
+                    let _ = self.vmm.fault(vcpu, VCPU_FAULT, [SMC, 0, 0, 0]);
+                }
+            }
+        }
     }
 
     fn calls(&self) -> Vec<(usize, u64)> {
@@ -279,6 +292,7 @@ fn power_off_drains_the_disk_before_the_supervisor_hears_of_it() {
     // And again: everything as new.
     guest.clear();
     let _ = guest.vmm.notified(1 << channel::SUPERVISOR);
+    guest.settle();
     assert_eq!(guest.calls(), [(channel::SUPERVISOR, supervisor::GUEST_RUNNING)]);
     assert!(guest.machine.0.borrow().resumed);
     assert_eq!(guest.page_word(reg::STATUS), 0);
@@ -431,7 +445,7 @@ proptest! {
             }
             guest.machine.0.borrow_mut().registers[registers::X0 + 1] = register;
             if guest.vmm.phase != Phase::Running {
-                let _ = guest.vmm.notified(1 << channel::SUPERVISOR);
+                guest = Guest::running();
             }
             if guest.vmm.is(0, Vcpu::Asleep) {
                 let _ = guest.complete();

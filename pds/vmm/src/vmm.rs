@@ -10,6 +10,7 @@ use partita_guest::gic::Vgic;
 use partita_guest::psci::Cpus;
 use partita_guest::vtimer::{self, Alarm};
 use partita_protocol::layout::{channel, guest};
+use partita_protocol::lifecycle::{Actual, Wanted};
 use partita_protocol::stats::{Counter, VmmStats};
 use partita_protocol::supervisor::StopReason;
 use partita_protocol::timer::{TimerRequest, TimerState};
@@ -23,6 +24,7 @@ use core::sync::atomic::Ordering;
 use crate::disk::{Backend, Disk, Trouble};
 use crate::load::Images;
 use crate::machine::{Field, Machine, Page};
+use crate::prepare::Preparation;
 use crate::terminal::Terminal;
 
 /// How to wait for the next event.
@@ -35,7 +37,8 @@ pub enum Next {
     Reply,
     /// Notify this channel and receive.
     Notify(usize),
-    /// Wait for a notification and keep the fault unanswered: its vCPU sleeps. Only with one vCPU.
+    /// Wait for a notification and keep the fault unanswered: its vCPU sleeps. Only while no other vCPU runs, since a
+    /// fault that came now would have no reply object.
     Wait,
 }
 
@@ -57,10 +60,14 @@ pub enum Vcpu {
 pub enum Phase {
     /// Not running. `true`: it starts as soon as its disks are there.
     Stopped(bool),
+    /// Its memory and CPU interfaces are being cleared for a start that is not the first.
+    Preparing(Preparation),
     /// Running.
     Running,
-    /// Its devices are being stopped.
-    Stopping(StopReason),
+    /// Its vCPUs are stopped where they were. [`Vcpu`] says what each does when it goes on.
+    Paused,
+    /// Its devices are being stopped: because it stopped itself for this reason, or because the supervisor wants it so.
+    Stopping(Option<StopReason>),
 }
 
 /// A disk of the cell.
@@ -83,6 +90,15 @@ pub struct TimerLink<'a> {
     pub state: &'a TimerState,
 }
 
+/// The supervisor's wish and our answer.
+#[derive(Clone, Copy)]
+pub struct CellLink<'a> {
+    /// Written there.
+    pub wanted: &'a Wanted,
+    /// Written here.
+    pub actual: &'a Actual,
+}
+
 /// One guest.
 pub struct Vmm<'a, M, P> {
     /// Kernel and peers.
@@ -99,12 +115,23 @@ pub struct Vmm<'a, M, P> {
     pub(crate) terminal: Terminal<'a, P>,
     pub(crate) stats: &'a VmmStats,
     pub(crate) phase: Phase,
+    pub(crate) cell: CellLink<'a>,
+    /// Epoch of the start that was last asked for.
+    pub(crate) epoch: Option<u32>,
+    /// Why the guest stopped itself, if it did.
+    pub(crate) ended: Option<StopReason>,
+    /// Epoch, state, reason, vCPUs on, as last published.
+    pub(crate) published: [u32; 4],
+    /// RAM is as it was at boot: zero, and no guest has run.
+    pub(crate) fresh: bool,
+    /// vCPUs that have run since boot: their CPU interface may hold something.
+    pub(crate) used: [bool; MAX_VCPUS],
     timer: TimerLink<'a>,
     alarm: Alarm,
     /// The kernel has reported the virtual timer and waits for its acknowledgement.
     pub(crate) timer_owed: [bool; MAX_VCPUS],
     /// Whose fault is unanswered.
-    replying: Option<usize>,
+    pub(crate) replying: Option<usize>,
     notify: Option<usize>,
     /// The terminal was used during this event: the console PD may have to know.
     pub(crate) talked: bool,
@@ -130,6 +157,8 @@ pub struct Parts<'a, M, P> {
     pub terminal: Terminal<'a, P>,
     /// Link to the timer PD.
     pub timer: TimerLink<'a>,
+    /// Link to the supervisor.
+    pub cell: CellLink<'a>,
     /// Counters.
     pub stats: &'a VmmStats,
     /// Start at once.
@@ -156,6 +185,12 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
             terminal: parts.terminal,
             stats: parts.stats,
             phase: Phase::Stopped(parts.autostart),
+            cell: parts.cell,
+            epoch: parts.autostart.then_some(0),
+            ended: None,
+            published: [0; 4],
+            fresh: true,
+            used: [false; MAX_VCPUS],
             timer: parts.timer,
             alarm: Alarm::new(),
             timer_owed: [false; MAX_VCPUS],
@@ -167,18 +202,29 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
     }
 
     /// First look at the disks; starts the guest if that is wanted and possible.
+    ///
+    /// A wish that is there already counts for more than `autostart`: this VMM may be one that was restarted.
     pub fn begin(&mut self) -> Next {
-        self.look_for_disks();
+        if self.cell.wanted.get().is_some() {
+            self.phase = Phase::Stopped(false);
+            self.epoch = None;
+            self.reconcile();
+        } else {
+            self.look_for_disks();
+        }
         self.next()
     }
 
     /// A vCPU faulted: the fault's label and first message registers.
     pub fn fault(&mut self, vcpu: usize, label: u64, words: [u64; 4]) -> Next {
         self.replying = Some(vcpu);
-        if self.phase == Phase::Running && self.vcpus.get(vcpu) == Some(&Vcpu::Running) {
-            self.exit(vcpu, label, words);
-        } else {
-            self.replying = None; // a fault from before it was stopped: stays unanswered
+        match self.phase {
+            // A paused vCPU's fault is dealt with as any other, so that no event is lost; it just does not go on.
+            Phase::Running | Phase::Paused if self.is(vcpu, Vcpu::Running) => self.exit(vcpu, label, words),
+            Phase::Preparing(done) if self.is(vcpu, Vcpu::Running) => {
+                self.preparation_exit(done, vcpu, label, words)
+            }
+            _ => self.replying = None, // a fault from before it was stopped: stays unanswered
         }
         self.next()
     }
@@ -187,12 +233,8 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
     pub fn notified(&mut self, channels: u64) -> Next {
         self.stats.count(Counter::Notifications);
         let from = |channel: usize| channels & (1 << channel) != 0;
-        if from(channel::TIMER) {
-            for vcpu in 0..self.vcpus.len() {
-                if self.is(vcpu, Vcpu::Asleep) && !self.may_sleep(vcpu) {
-                    self.wake(vcpu);
-                }
-            }
+        if from(channel::TIMER) && self.phase == Phase::Running {
+            self.wake_due();
         }
         for device in 0..self.disks.len() {
             let channel = match self.disks.get(device) {
@@ -207,11 +249,8 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         if from(channel::CONSOLE) && self.phase == Phase::Running {
             self.use_terminal(|_| ());
         }
-        if from(channel::SUPERVISOR)
-            && let Phase::Stopped(_) = self.phase
-        {
-            self.phase = Phase::Stopped(true);
-            self.look_for_disks();
+        if from(channel::SUPERVISOR) {
+            self.supervisor_notified();
         }
         self.next()
     }
@@ -221,13 +260,13 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         if core::mem::take(&mut self.talked) && self.terminal.owes_notification() {
             self.defer_notify(channel::CONSOLE);
         }
-        match self.replying {
+        match self.replying.filter(|_| self.phase != Phase::Paused) {
             Some(vcpu) if self.is(vcpu, Vcpu::Running) => {
                 self.notify_now();
                 self.replying = None;
                 Next::Reply
             }
-            Some(vcpu) if self.is(vcpu, Vcpu::Asleep) && self.vcpus.len() == 1 => {
+            Some(vcpu) if self.is(vcpu, Vcpu::Asleep) && !self.vcpus.contains(&Vcpu::Running) => {
                 self.notify_now();
                 Next::Wait
             }
@@ -267,9 +306,9 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         }
     }
 
-    /// Lets a vCPU go on with these first words of its context.
+    /// Lets a vCPU go on with these first words of its context; when the pause is over, if there is one.
     pub(crate) fn resume_with(&mut self, vcpu: usize, prefix: &[u64]) {
-        self.machine.set_registers(vcpu, prefix, true);
+        self.machine.set_registers(vcpu, prefix, self.phase != Phase::Paused);
         self.set_vcpu(vcpu, Vcpu::Running);
         if self.replying == Some(vcpu) {
             self.replying = None;
@@ -279,8 +318,17 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
     /// Lets a vCPU go on where it is: in WFI, which ends at once because of what is pending.
     fn wake(&mut self, vcpu: usize) {
         self.set_vcpu(vcpu, Vcpu::Running);
-        if self.replying != Some(vcpu) {
+        if self.replying != Some(vcpu) && self.phase != Phase::Paused {
             self.machine.resume(vcpu);
+        }
+    }
+
+    /// Wakes each vCPU whose timer is due, and arms the timer for the others.
+    pub(crate) fn wake_due(&mut self) {
+        for vcpu in 0..self.vcpus.len() {
+            if self.is(vcpu, Vcpu::Asleep) && !self.may_sleep(vcpu) {
+                self.wake(vcpu);
+            }
         }
     }
 
@@ -378,7 +426,7 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
     }
 
     /// Asks the backends for the disks that are not there yet, and starts the guest if it only waited for them.
-    fn look_for_disks(&mut self) {
+    pub(crate) fn look_for_disks(&mut self) {
         let mut waiting = false;
         for device in 0..self.disks.len() {
             let Some(Slot::Waiting(page, backend)) = self.disks.get(device) else { continue };

@@ -13,6 +13,8 @@
 
 mod control;
 pub use control::REPLY_MRS;
+mod count;
+pub use count::Counting;
 pub mod inflight;
 mod offer;
 mod serve;
@@ -127,6 +129,10 @@ struct Flight {
     parsed: Parsed,
     /// After this write comes a flush, because the disk is write-through.
     flush_next: bool,
+    /// Bytes of its segments.
+    bytes: u64,
+    /// Count of the clock when the device got it.
+    began: u64,
 }
 
 /// What is too big for a small stack. Belongs into a static.
@@ -177,6 +183,7 @@ pub struct Backend<D, R> {
     /// Requests one client may have in flight.
     share: u16,
     failure_reported: bool,
+    counting: Option<Counting>,
 }
 
 impl<D: BlockDevice, R: Report> Backend<D, R> {
@@ -200,7 +207,13 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             flying: 0,
             share: depth,
             failure_reported: false,
+            counting: None,
         }
+    }
+
+    /// Publishes counters from now on. Before the first [`Backend::add_disk`], so that the windows are in it.
+    pub fn count(&mut self, counting: Counting) {
+        self.counting = Some(counting);
     }
 
     /// Adds client `number`, without disks.
@@ -230,6 +243,9 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         }
         if let Some(place) = self.client(client).and_then(|client| client.disks.get_mut(number)) {
             *place = Some(Disk::new(config));
+            if let Some(counting) = self.counting {
+                counting.serve(client, number, config.window.first(), config.window.count());
+            }
         }
         Ok(())
     }

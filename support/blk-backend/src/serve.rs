@@ -153,11 +153,14 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         match self.submit(client_id, disk_id, id, &parsed, chain.head()) {
             Ok(bytes) => Ok(Begun::Submitted(bytes)),
             Err(status) => {
-                let page = self.page;
+                let (page, counting) = (self.page, self.counting);
                 let Some(disk) = self.disk(client_id, disk_id) else { return Err(Fault::Framing) };
                 let State::Live(Some(queue)) = &mut disk.state else { return Err(Fault::Framing) };
                 let position = queue.next_used();
                 answer(queue, chain.head(), &parsed, status)?;
+                if let Some(counting) = counting {
+                    counting.answered(client_id, disk_id, &parsed, 0, status, None);
+                }
                 if let Entry::Taken(owner) = page.get(id) {
                     page.set(id, Entry::Finishing(owner, position));
                 }
@@ -244,12 +247,18 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
                 head,
                 parsed: *parsed,
                 flush_next,
+                bytes,
+                began: self.counting.map_or(0, |counting| (counting.clock)()),
             });
         }
+        let counting = self.counting;
         if let Some(client) = self.client(client_id) {
             client.in_flight += 1;
             if let Some(Some(disk)) = client.disks.get_mut(disk_id) {
                 disk.in_flight += 1;
+                if let Some(counting) = counting {
+                    counting.in_flight(client_id, disk_id, disk.in_flight);
+                }
             }
         }
         Ok(bytes)
@@ -295,12 +304,20 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             status = BlkStatus::IoErr;
         }
         self.flying = self.flying.saturating_sub(1);
+        let counting = self.counting;
+        if let Some(counting) = counting {
+            let Flight { parsed, bytes, began, .. } = &flight;
+            counting.answered(client_id, disk_id, parsed, *bytes, status, Some(*began));
+        }
         let page = self.page;
         let Some(client) = self.client(client_id) else { return 1 << id };
         client.in_flight = client.in_flight.saturating_sub(1);
         let counters = client.counters(disk_id);
         let Some(Some(disk)) = client.disks.get_mut(disk_id) else { return 1 << id };
         disk.in_flight = disk.in_flight.saturating_sub(1);
+        if let Some(counting) = counting {
+            counting.in_flight(client_id, disk_id, disk.in_flight);
+        }
         let fault = match &mut disk.state {
             State::Live(Some(queue)) => {
                 let position = queue.next_used();

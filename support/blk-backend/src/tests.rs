@@ -5,7 +5,7 @@
 mod behaviour;
 mod properties;
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 
@@ -99,6 +99,11 @@ pub struct System {
     pub page: &'static InflightPage,
 }
 
+thread_local! {
+    /// What the latencies are measured with.
+    pub static CLOCK: Cell<u64> = const { Cell::new(0) };
+}
+
 pub fn offered() -> u64 {
     features::VERSION_1
         | features::INDIRECT_DESC
@@ -151,6 +156,8 @@ impl System {
         let sectors = device.properties().sectors;
         let tables = Box::leak(Box::new(Tables::new()));
         let mut backend = Backend::new(device, reports.clone(), tables, page);
+        let counters = Box::leak(Box::default());
+        backend.count(Counting { page: counters, clock: || CLOCK.get() });
         for guest in guests {
             backend.add_client(guest.number, guest.ram.ram(), guest.status);
             let window = Window::new(SECTORS * (guest.number as u64 + 1), SECTORS, sectors).unwrap();

@@ -88,6 +88,12 @@ pub struct Cell<'a> {
     /// What follows PSCI SYSTEM_RESET.
     #[serde(default = "restart")]
     pub on_reset: Policy,
+    /// Seconds without a sign of life after which the guest counts as hung; 0: nobody watches.
+    #[serde(default)]
+    pub watchdog_seconds: u32,
+    /// What follows then.
+    #[serde(default)]
+    pub on_hang: OnHang,
     /// virtio-blk devices, in the guest's order (`/dev/vda` first).
     #[serde(default, borrow)]
     pub disks: Vec<Disk<'a>, MAX_DISKS>,
@@ -121,6 +127,19 @@ pub enum ConsoleKind {
 pub enum Policy {
     /// It stays stopped until somebody starts it.
     #[default]
+    Stop,
+    /// It starts again.
+    Restart,
+}
+
+/// What follows when a guest shows no sign of life; in any case the log says so.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnHang {
+    /// Nothing more.
+    #[default]
+    Report,
+    /// It is stopped.
     Stop,
     /// It starts again.
     Restart,

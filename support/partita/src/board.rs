@@ -29,7 +29,7 @@ pub struct DeviceAt {
 pub struct Board {
     /// Microkit's name.
     pub name: &'static str,
-    /// Physical GICV page that a guest gets as its GICC.
+    /// Physical GICV pages that a guest gets as its GICC.
     pub gicv: u64,
     /// The console's UART.
     pub uart: DeviceAt,

@@ -151,6 +151,12 @@ impl Context {
         self.root.join(&self.options.description)
     }
 
+    /// Its name, for messages.
+    pub fn description_name(&self) -> String {
+        let path = self.description();
+        path.file_name().map_or_else(|| "partita.json".into(), |name| name.to_string_lossy().into_owned())
+    }
+
     /// The directory that file names in partita.json are relative to; its real path, so that it compares with others.
     pub fn description_dir(&self) -> PathBuf {
         let path = self.description();
@@ -172,9 +178,7 @@ impl Context {
     /// # Errors
     /// All that is wrong with the file, one line each.
     pub fn parse<'a>(&'a self, text: &'a str) -> Result<Config<'a>> {
-        let path = self.description();
-        let name = path.file_name().map_or_else(|| "partita.json".into(), |name| name.to_string_lossy());
-        let mut config = partita_config::host::parse(&name, text).map_err(|problems| {
+        let mut config = partita_config::host::parse(&self.description_name(), text).map_err(|problems| {
             Failure::new(problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))
         })?;
         for cell in &mut config.cells {

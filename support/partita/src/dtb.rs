@@ -145,7 +145,7 @@ fn interrupts(fdt: &mut FdtWriter) -> std::result::Result<(), vm_fdt::Error> {
     fdt.property_u32("#interrupt-cells", 3)?;
     fdt.property_u32("#address-cells", 0)?;
     fdt.property_null("interrupt-controller")?;
-    fdt.property_array_u64("reg", &[guest::GICD, 0x1000, guest::GICC, 0x1000])?;
+    fdt.property_array_u64("reg", &[guest::GICD, 0x1000, guest::GICC, guest::GICC_SIZE])?;
     fdt.property_phandle(GIC_PHANDLE)?;
     fdt.end_node(node)
 }
@@ -195,7 +195,7 @@ mod tests {
         assert_eq!(cells(&fdt, "/timer", "interrupts"), [1, 13, 4, 1, 14, 4, 1, 11, 4, 1, 10, 4]);
         assert_eq!(
             cells(&fdt, "/intc@8000000", "reg"),
-            [0, 0x0800_0000, 0, 0x1000, 0, 0x0801_0000, 0, 0x1000]
+            [0, 0x0800_0000, 0, 0x1000, 0, 0x0801_0000, 0, 0x2000]
         );
         assert_eq!(cells(&fdt, "/pl011@9000000", "interrupts"), [0, 1, 4]);
     }

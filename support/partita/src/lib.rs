@@ -1,15 +1,18 @@
 //! Partita's host tool: system description, device trees, image, report, run.
 //!
 //! Every command begins with a [`context::Context`]; what it cannot do is a [`failure::Failure`], one sentence. The parts:
-//! [`system`] (system.xml), [`mod@dtb`], [`mod@build`], [`qemu`], [`smoke`], [`report`].
+//! [`system`] (system.xml), [`mod@dtb`], [`mod@build`], [`qemu`], [`smoke`],
+//! [`report`], [`import`].
 
 pub mod bench;
 pub mod board;
 pub mod build;
+pub mod check;
 pub mod context;
 pub mod dtb;
 pub mod failure;
 pub mod flash;
+pub mod import;
 pub mod process;
 pub mod qemu;
 pub mod report;

@@ -4,10 +4,10 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use partita::{
-    bench, build,
+    bench, build, check,
     context::{Context, Options},
     failure::Result,
-    flash, qemu, report, smoke, system, tools,
+    flash, import, qemu, report, smoke, system, tools,
 };
 
 /// Virtual machines on seL4 Microkit.
@@ -22,8 +22,11 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Check the description and say what is wrong with it
-    Check,
+    /// Check a description and say what is wrong with it
+    Check {
+        /// Instead of the one of --description
+        file: Option<std::path::PathBuf>,
+    },
     /// Print system.xml, or write it to a file
     Generate {
         /// File to write
@@ -38,19 +41,38 @@ enum Command {
     Build,
     /// Build and run under QEMU on this terminal
     Run,
-    /// Build, run a scripted session and check the guest's disk
+    /// Build, run a scripted session with all guests and check their disk
     Smoke,
-    /// What each protection domain may touch
+    /// What each protection domain may touch: a table, and a picture in the build directory
     Report,
     /// Build the image for a board and say how to flash it
     Image,
     /// Measure
     Bench,
+    /// Make a description from the files of another system
+    Import {
+        #[command(subcommand)]
+        from: Source,
+    },
     /// Print the JSON Schema of partita.json
     Schema {
         /// Print the tables of docs/configuration.md instead
         #[arg(long)]
         markdown: bool,
+    },
+}
+
+#[derive(Subcommand)]
+enum Source {
+    /// hvisor: a zone file and the virtio file of its tool
+    Hvisor {
+        /// The zone, e.g. zone1-linux.json
+        zone: std::path::PathBuf,
+        /// Its devices, e.g. zone1-linux-virtio.json
+        virtio: Option<std::path::PathBuf>,
+        /// File to write instead of printing
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<std::path::PathBuf>,
     },
 }
 
@@ -66,14 +88,13 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result {
-    let context = Context::new(cli.options)?;
+    let mut options = cli.options;
+    if let Command::Check { file: Some(file) } = &cli.command {
+        options.description.clone_from(file);
+    }
+    let context = Context::new(options)?;
     match cli.command {
-        Command::Check => {
-            let text = context.read_description()?;
-            system::generate(&context.parse(&text)?, context.board)?;
-            println!("{}: ok", context.description().display());
-            Ok(())
-        }
+        Command::Check { .. } => check::run(&context),
         Command::Generate { output } => {
             let text = context.read_description()?;
             let xml = system::generate(&context.parse(&text)?, context.board)?;
@@ -107,6 +128,9 @@ fn run(cli: Cli) -> Result {
         Command::Report => report::run(&context),
         Command::Image => flash::image(&context),
         Command::Bench => bench::run(&context),
+        Command::Import { from: Source::Hvisor { zone, virtio, output } } => {
+            import::hvisor(&zone, virtio.as_ref(), output.as_deref())
+        }
         Command::Schema { markdown: true } => {
             print!("{}", partita_config::host::markdown());
             Ok(())

@@ -117,7 +117,8 @@ pub mod vaddr {
     pub const LOG_TX: usize = 0x1100_0000;
     /// Log ring of a PD: the peer's page set (written by console, read by the PD).
     pub const LOG_RX: usize = 0x1104_0000;
-    /// Guest console ring: written by the VMM.
+    /// Guest console ring: written by the VMM. In the supervisor: ring of the management shell, which console treats as one
+    /// more console (there at `service_link(Supervisor, ..)`).
     pub const GUEST_CONSOLE_TX: usize = 0x1108_0000;
     /// Guest console ring: written by console.
     pub const GUEST_CONSOLE_RX: usize = 0x110c_0000;
@@ -155,6 +156,14 @@ pub mod vaddr {
     /// In blk: one page that survives its restart (in-flight table), and nobody else maps.
     pub const BLK_INFLIGHT: usize = 0x1140_0000;
 
+    /// Wanted state of a cell ([`crate::lifecycle::Wanted`]): written by the supervisor at `cell_link(n, CELL_WANTED)`,
+    /// read by the VMM.
+    pub const CELL_WANTED: usize = 0x1160_0000;
+    /// Actual state ([`crate::lifecycle::Actual`]): written by the VMM, read by the supervisor at `cell_link(n, ..)`.
+    pub const CELL_ACTUAL: usize = 0x1164_0000;
+    /// Counters of blk ([`crate::disk_stats::BlkStats`]): written by blk, read by the supervisor at `service_link(s, ..)`.
+    pub const BLK_STATS: usize = 0x1170_0000;
+
     /// In a VMM: device tree blob of the guest, read-only. Byte count: symbol `guest_dtb_size`.
     pub const GUEST_DTB: usize = 0x1200_0000;
     /// In a VMM: guest kernel image, read-only. Byte count: symbol `guest_kernel_size`.
@@ -189,8 +198,10 @@ pub mod size {
 pub mod guest {
     /// GICv2 distributor, emulated (64 KiB).
     pub const GICD: u64 = 0x0800_0000;
-    /// GICv2 CPU interface: the physical GICV page (two pages on a GICv2 of 8 KiB).
+    /// GICv2 CPU interface: the physical GICV pages.
     pub const GICC: u64 = 0x0801_0000;
+    /// Its bytes: GICC_DIR, which ends interrupts for good, is in the second page.
+    pub const GICC_SIZE: u64 = 0x2000;
     /// Emulated PL011.
     pub const UART: u64 = 0x0900_0000;
     /// SPI of the PL011, as an INTID.

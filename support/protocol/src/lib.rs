@@ -6,7 +6,9 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod backend;
+pub mod disk_stats;
 pub mod layout;
+pub mod lifecycle;
 pub mod stats;
 pub mod supervisor;
 pub mod timer;

@@ -50,6 +50,38 @@ pub fn context(description: Option<&Path>) -> Result<Context> {
     Context::new(options)
 }
 
+/// The first guest of the default system alone: the other's output and power-off have no place in most tests.
+///
+/// # Errors
+/// As [`Context::new`]; the description cannot be written.
+pub fn one_guest() -> Result<Context> {
+    let mut context = context(None)?;
+    let file = |name: &str| context.guest_dir().join(name).display().to_string();
+    let text = format!(
+        r#"{{
+  "controllers": [{{ "name": "disk0", "kind": "virtio-mmio", "slot": 0 }}],
+  "cells": [
+    {{
+      "name": "debian1",
+      "memory": "512M",
+      "kernel": "{}",
+      "initrd": "{}",
+      "cmdline": "console=hvc0 root=/dev/vda rw",
+      "disks": [{{ "controller": "disk0", "partition": "debian1" }}]
+    }}
+  ]
+}}
+"#,
+        file("Image"),
+        file("initrd.gz")
+    );
+    let dir = context.build_dir().join("test");
+    build::create(&dir)?;
+    context.options.description = dir.join("one-guest.json");
+    build::write(&context.options.description, text.as_bytes())?;
+    Ok(context)
+}
+
 /// A running system.
 pub struct System {
     /// Its serial line.
@@ -66,13 +98,16 @@ pub struct System {
 static BUILDING: Mutex<()> = Mutex::new(());
 
 impl System {
-    /// Builds the system that `description` says (the default one without), and starts it. `name` names the files left in
-    /// `build/test`.
+    /// Builds the system that `description` says (without: one Debian guest), and starts it. `name` names the files left
+    /// in `build/test`.
     ///
     /// # Errors
     /// The build's; QEMU's.
     pub fn start(name: &str, description: Option<&Path>, qemu_arguments: &[&str]) -> Result<Self> {
-        let context = context(description)?;
+        let context = match description {
+            Some(_) => context(description)?,
+            None => one_guest()?,
+        };
         let built = {
             let _one = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
             let built = build::build(&context)?;

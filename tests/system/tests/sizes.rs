@@ -25,7 +25,7 @@ fn loaded(path: &Path) -> u64 {
 
 #[test]
 fn text_and_memory_stay_within_their_limits() {
-    let context = fixture::context(None).unwrap();
+    let context = fixture::one_guest().unwrap();
     let built = build::build(&context).unwrap();
 
     let xml = fs::read_to_string(&built.system).unwrap();

@@ -175,6 +175,14 @@ fn a_guest_in_the_background_never_waits_and_its_newest_output_is_kept() {
     assert_eq!(bench.out(), "two");
     bench.typed(b"\x1d1");
     assert_eq!(bench.out(), "\r\n[console] guest 1: g1\r\none");
+    // One who comes back sees where he was.
+    bench.typed(b"\x1d2");
+    let out = bench.out();
+    assert!(out.starts_with("\r\n[console] guest 2: g2\r\nline number 1"), "{out}");
+    assert!(out.ends_with("\r\nline number 19\r\ntwo"), "{out}");
+    // And not twice.
+    bench.typed(b"\x1d2");
+    assert_eq!(bench.out(), "\r\n[console] guest 2: g2\r\n");
 }
 
 #[test]
@@ -194,7 +202,7 @@ fn the_keys_answer() {
     bench.typed(b"\x1d3\x1d0\x1dq");
     assert_eq!(
         bench.out(),
-        "[console] there is no guest 3\r\n[console] the management shell is not there yet\r\n[console] Ctrl-] ? for help\r\n"
+        "[console] there is no guest 3\r\n[console] this system has no management shell\r\n[console] Ctrl-] ? for help\r\n"
     );
     bench.typed(b"\x1d?");
     let help = bench.out();
@@ -206,6 +214,38 @@ fn the_keys_answer() {
     let mut bench = Bench::new(0, 100);
     bench.typed(b"abc\x1d1\x1d?");
     assert!(bench.out().contains("there is no guest 1"));
+}
+
+#[test]
+fn the_shell_is_one_more_console() {
+    let mut bench = Bench::new(1, 100);
+    let pages = pages(64);
+    let name = Name::try_from("shell").unwrap();
+    bench.mux.add_shell(name, pages.end(1), Box::leak(Box::new([0; SCROLLBACK])));
+    let mut shell = pages.end(0);
+    assert!(shell.tx.write_all(b"> "));
+    bench.say(0, "guest");
+    assert_eq!(bench.out(), "guest");
+    bench.typed(b"\x1d0cells\r");
+    assert_eq!(bench.out(), "\r\n[console] management shell\r\n> ");
+    assert_eq!(read(&mut shell), b"cells\r");
+    assert!(!shell.rx.arm());
+    bench.typed(b"\r");
+    let mut notified = Vec::new();
+    bench.mux.notify_cells(|n| notified.push(n));
+    assert_eq!(notified, [SHELL]);
+    // Its output goes on while a guest is in front, and is there later.
+    bench.typed(b"\x1d1");
+    assert_eq!(bench.out(), "\r\n[console] guest 1: g1\r\nguest");
+    assert!(shell.tx.write_all(b"ok\r\n> "));
+    assert_eq!(bench.out(), "");
+    bench.typed(b"\x1d0");
+    assert_eq!(bench.out(), "\r\n[console] management shell\r\n> ok\r\n> ");
+    // Without guests it is in front.
+    let mut mux = Mux::new();
+    mux.add_shell(Name::new(), pages.end(1), Box::leak(Box::new([0; SCROLLBACK])));
+    mux.typed(b'x');
+    assert_eq!(read(&mut shell), b"\rx");
 }
 
 #[test]
@@ -257,7 +297,8 @@ fn drained_means_that_everything_went_out() {
 fn a_peer_that_writes_nonsense_costs_no_more_than_its_own_output() {
     let (console, log) = (pages(64), pages(4096));
     let mut mux = Mux::new();
-    mux.add_guest(0, Name::new(), console.end(1), &mut []);
+    let mut kept = [0; 64];
+    mux.add_guest(0, Name::new(), console.end(1), &mut kept);
     mux.add_service_log(Service::Timer, Name::new(), log.end(1));
     // Full pages without a newline, then indices that cannot be.
     let mut evil: Tx<'_> = log.end(0).tx;

@@ -357,3 +357,30 @@ fn a_chain_that_comes_while_falling_asleep_2_7_10() {
         assert!(driver.take_used().is_some(), "nobody will kick for the second one");
     }
 }
+
+#[test]
+fn counters_tell_what_was_done() {
+    use partita_protocol::disk_stats::LATENCY_SHIFT;
+    let mut s = System::new(2, 16, offered());
+    let page = s.backend.counting.unwrap().page;
+    let read = |counter: &core::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+    let disk = &page.disks[1][0];
+    assert_eq!([&disk.first, &disk.sectors].map(read), [SECTORS * 2, SECTORS]);
+    one(&mut s, 1, kind::OUT, 0, &[1; 1024]);
+    one(&mut s, 1, kind::IN, 0, &[0; 512]);
+    one(&mut s, 1, kind::FLUSH, 0, &[]);
+    one(&mut s, 1, kind::GET_ID, 0, &[0; 20]);
+    one(&mut s, 1, kind::IN, SECTORS, &[0; 512]);
+    s.guests[1].send(kind::IN, 1, &[0; 4096], 512);
+    s.step(&mut Vec::new());
+    assert_eq!(read(&disk.in_flight), 1);
+    CLOCK.set(CLOCK.get() + (1 << LATENCY_SHIFT));
+    s.finish(&mut Vec::new());
+    assert_eq!([&disk.reads, &disk.writes, &disk.others].map(read), [3, 1, 2]);
+    assert_eq!([&disk.read_bytes, &disk.written_bytes].map(read), [4608, 1024]);
+    assert_eq!([&disk.errors, &disk.in_flight].map(read), [1, 0]);
+    // What never was with the device has no latency.
+    assert_eq!([&disk.latency[0], &disk.latency[1], &disk.latency[2]].map(read), [3, 1, 0]);
+    let other = &page.disks[0][0];
+    assert_eq!([&other.reads, &other.writes, &other.others, &other.errors].map(read), [0; 4]);
+}

@@ -5,14 +5,18 @@ use std::{string::String, vec::Vec};
 use partita_protocol::{MAX_DEVICES, layout::guest::LOAD_ALIGN};
 
 use super::{Problems, suggest};
-use crate::{Cell, Config, Disk, Partition};
+use crate::{Boot, Cell, Config, ConsoleKind, Disk, OnHang, Partition};
 
 /// Least memory of a guest.
 const MEMORY_MIN: u64 = 16 << 20;
 /// Greatest: guest RAM is mapped at a stride of 64 GiB in a service, and no board has as much.
 const MEMORY_MAX: u64 = 16 << 30;
+/// Sectors of 512 bytes whose place in bytes still has a number.
+const SECTORS_MAX: u64 = 1 << 55;
 /// Transports that share a page; two drivers must not.
 const SLOTS_PER_PAGE: u8 = 8;
+/// Interrupt of transport 0.
+const FIRST_IRQ: u32 = 48;
 
 /// Adds everything that is wrong.
 pub fn check(config: &Config<'_>, problems: &mut Problems<'_>) {
@@ -28,7 +32,29 @@ pub fn check(config: &Config<'_>, problems: &mut Problems<'_>) {
         }
         self::cell(&path, cell, problems);
     }
+    files(config, problems);
     disks(config, problems);
+}
+
+/// Names of files that the host tool makes: beside them, a file of the user's could not be found by the packer.
+const GENERATED: &[&str] =
+    &["partita.json", "system.xml", "supervisor.elf", "timer.elf", "console.elf", "blk.elf", "vmm.elf"];
+
+fn files(config: &Config<'_>, problems: &mut Problems<'_>) {
+    for (n, cell) in config.cells.iter().enumerate() {
+        for (key, file) in [("kernel", Some(cell.kernel)), ("initrd", cell.initrd)] {
+            let Some(file) = file else { continue };
+            let is_dtb = |cell: &Cell<'_>| file.strip_suffix(".dtb") == Some(cell.name);
+            if GENERATED.contains(&file) || config.cells.iter().any(is_dtb) {
+                let wrong = format!("\"{file}\" is the name of a file that is generated");
+                problems.add(
+                    format!("cells[{n}].{key}"),
+                    wrong,
+                    "rename the file, or put it into a directory",
+                );
+            }
+        }
+    }
 }
 
 fn twice(name: &str, other: &str) -> String {
@@ -48,7 +74,9 @@ fn controllers(config: &Config<'_>, problems: &mut Problems<'_>) {
                 );
             }
             if other.slot == controller.slot {
-                let wrong = format!("slot {} is used by {other_path} already", controller.slot);
+                let irq = FIRST_IRQ + u32::from(controller.slot);
+                let wrong =
+                    format!("slot {} (interrupt {irq}) is used by {other_path} already", controller.slot);
                 problems.add(format!("{path}.slot"), wrong, "choose another slot");
             } else if other.slot / SLOTS_PER_PAGE == controller.slot / SLOTS_PER_PAGE {
                 let wrong =
@@ -73,6 +101,13 @@ fn cell(path: &str, cell: &Cell<'_>, problems: &mut Problems<'_>) {
         let wrong = format!("{} is more than period_us, {}", cell.budget_us, cell.period_us);
         problems.add(format!("{path}.budget_us"), wrong, "the budget is a part of the period");
     }
+    if cell.on_hang != OnHang::Report && cell.watchdog_seconds == 0 {
+        let right = "set watchdog_seconds to the seconds of silence that are too many";
+        problems.add(format!("{path}.on_hang"), "nobody watches this cell", right);
+    }
+    if let (Boot::Linux, Some(cmdline)) = (cell.boot, cell.cmdline) {
+        command_line(&format!("{path}.cmdline"), cell, cmdline, problems);
+    }
     let devices = cell.devices().count();
     if devices > MAX_DEVICES {
         let wrong = format!("the cell has {devices} virtio devices");
@@ -80,9 +115,32 @@ fn cell(path: &str, cell: &Cell<'_>, problems: &mut Problems<'_>) {
     }
 }
 
+/// What Linux would wait for in vain, or say to nobody.
+fn command_line(path: &str, cell: &Cell<'_>, cmdline: &str, problems: &mut Problems<'_>) {
+    let words = || cmdline.split_ascii_whitespace();
+    let root = words().rev().find_map(|word| word.strip_prefix("root=/dev/vd")?.bytes().next());
+    if let Some(letter @ b'a'..=b'z') = root
+        && usize::from(letter - b'a') >= cell.disks.len()
+    {
+        let disk = format!("/dev/vd{}", char::from(letter));
+        let wrong = match cell.disks.len() {
+            0 => format!("root is on {disk}, and the cell has no disks"),
+            1 => format!("root is on {disk}, and the cell has only /dev/vda"),
+            count => format!("root is on {disk}, and the cell has {count} disks, /dev/vda first"),
+        };
+        problems.add(path, wrong, "add the disk to disks, or name one that is there");
+    }
+    let hvc = words().any(|word| word == "console=hvc0" || word.starts_with("console=hvc0,"));
+    if hvc && cell.console == ConsoleKind::Pl011 {
+        let right = "write console=ttyAMA0, or \"console\": \"virtio\"";
+        problems.add(path, "console=hvc0 is a virtio-console, and the cell has only a PL011", right);
+    }
+}
+
 /// A disk, where it is in the file, and whose it is.
 struct Place<'a> {
     path: String,
+    cell: usize,
     disk: &'a Disk<'a>,
 }
 
@@ -96,13 +154,47 @@ fn disks(config: &Config<'_>, problems: &mut Problems<'_>) {
                 let wrong = format!("there is no controller \"{}\"", disk.controller);
                 problems.add(format!("{path}.controller"), wrong, suggest::sentence(disk.controller, names));
             }
+            if let Partition::Range { first, count: Some(count) } = disk.partition
+                && first + count > SECTORS_MAX
+            {
+                let wrong = format!("ends at sector {}", first + count);
+                problems.add(format!("{path}.partition.range"), wrong, "no disk has more than 2^55 sectors");
+            }
+            if let Some(serial) = disk.serial
+                && let Some(other) = seen.iter().find(|o| o.cell == n && o.disk.serial == Some(serial))
+            {
+                let wrong = format!("\"{serial}\" is the serial of {} already", other.path);
+                problems.add(
+                    format!("{path}.serial"),
+                    wrong,
+                    "a guest tells its disks apart by it: choose another",
+                );
+            }
+            let at_same = seen.iter().filter(|other| other.disk.controller == disk.controller);
+            if let Some(kind) = table_kind(disk)
+                && let Some((other, theirs)) =
+                    at_same.filter_map(|o| Some((&o.path, table_kind(o.disk)?))).find(|(_, k)| *k != kind)
+            {
+                let wrong = format!("is a partition of {kind}, {other}.partition one of {theirs}");
+                let right = format!("the disk of {} has one partition table", disk.controller);
+                problems.add(format!("{path}.partition"), wrong, right);
+            }
             for other in seen.iter().filter(|other| clash(disk, other.disk)) {
                 let wrong = format!("overlaps {}.partition", other.path);
                 let right = "a part of a disk has one user, unless all of them are read_only";
                 problems.add(format!("{path}.partition"), wrong, right);
             }
-            seen.push(Place { path, disk });
+            seen.push(Place { path, cell: n, disk });
         }
+    }
+}
+
+/// The partition table that the disk must have.
+fn table_kind(disk: &Disk<'_>) -> Option<&'static str> {
+    match disk.partition {
+        Partition::Label(_) | Partition::Gpt(_) => Some("a GPT"),
+        Partition::Mbr(_) => Some("an MBR"),
+        Partition::Range { .. } => None,
     }
 }
 

@@ -55,10 +55,19 @@ pub fn read(text: &str) -> Result<Node, (String, String, String)> {
     serde_json::from_str(text).map_err(|error| {
         let message = error.to_string();
         let wrong = message.split(" at line ").next().unwrap_or_default();
+        let right = match wrong {
+            "trailing comma" => "remove the comma before the bracket",
+            "trailing characters" => "nothing may follow the last bracket",
+            "expected value" => "a value must be here; JSON has no comments",
+            wrong if wrong.starts_with("EOF") => {
+                "the file ends too early: a bracket or quotation mark is missing"
+            }
+            _ => "look at the commas, colons and quotation marks before this place",
+        };
         (
             format!("line {}, column {}", error.line(), error.column()),
             format!("not JSON: {wrong}"),
-            String::new(),
+            right.into(),
         )
     })
 }

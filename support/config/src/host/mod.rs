@@ -86,4 +86,6 @@ pub fn parse<'a>(file: &str, text: &'a str) -> Result<Config<'a>, Vec<Problem>> 
 }
 
 #[cfg(test)]
+mod messages;
+#[cfg(test)]
 mod tests;

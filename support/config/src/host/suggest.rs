@@ -16,7 +16,11 @@ pub fn sentence<'a>(word: &str, words: impl IntoIterator<Item = &'a str> + Clone
         Some(best) => format!("did you mean \"{best}\"?"),
         None => {
             let list: Vec<_> = words.into_iter().collect();
-            if list.is_empty() { "there is none".into() } else { format!("there is: {}", list.join(", ")) }
+            if list.is_empty() {
+                "none is described yet".into()
+            } else {
+                format!("there is: {}", list.join(", "))
+            }
         }
     }
 }
@@ -52,7 +56,7 @@ mod tests {
         assert_eq!(nearest("vcpu", words), Some("vcpus"));
         assert_eq!(nearest("onCrash", words), Some("on_crash"));
         assert_eq!(nearest("network", words), None);
-        assert_eq!(sentence("x", []), "there is none");
+        assert_eq!(sentence("x", []), "none is described yet");
     }
 
     #[test]

@@ -160,6 +160,18 @@ pub const CELL: &[Key] = &[
     key("on_crash", POLICIES, Some("\"stop\""), "What follows a crash."),
     key("on_reset", POLICIES, Some("\"restart\""), "What follows a reset that the guest asks for."),
     key(
+        "watchdog_seconds",
+        Kind::Number { min: 0, max: 86400 },
+        Some("0"),
+        "Seconds without a sign of life after which the guest counts as hung; 0: nobody watches.",
+    ),
+    key(
+        "on_hang",
+        Kind::Word(&["report", "stop", "restart"]),
+        Some("\"report\""),
+        "What follows then; the log says so in any case.",
+    ),
+    key(
         "disks",
         Kind::List { min: 0, max: MAX_DISKS, keys: DISK },
         Some("[]"),

@@ -74,6 +74,8 @@ struct Cpu {
     /// Senders of each pending SGI, one bit per vCPU.
     sources: [u8; 16],
     lists: [Option<u16>; LIST_REGISTERS],
+    /// List registers whose interrupt was given back when the vCPU was switched off, one bit each.
+    given_back: u8,
 }
 
 impl Cpu {
@@ -83,6 +85,7 @@ impl Cpu {
             priority: [0; BANK],
             sources: [0; 16],
             lists: [None; LIST_REGISTERS],
+            given_back: 0,
         }
     }
 }
@@ -122,6 +125,7 @@ impl Vgic {
         let old = core::mem::replace(self, Self::new(self.vcpus as usize));
         for (cpu, old) in self.cpus.iter_mut().zip(&old.cpus) {
             cpu.lists = old.lists;
+            cpu.given_back = old.given_back;
             cpu.bank.busy = old.bank.busy;
         }
         for (bank, old) in self.shared.iter_mut().zip(&old.shared) {
@@ -169,16 +173,55 @@ impl Vgic {
 
     /// The guest has ended the interrupt in list register `index` of `vcpu`: which one it was.
     pub fn ended(&mut self, vcpu: usize, index: usize) -> Option<u16> {
-        let intid = self.cpus.get_mut(vcpu)?.lists.get_mut(index)?.take()?;
+        let cpu = self.cpus.get_mut(vcpu)?;
+        let intid = cpu.lists.get_mut(index)?.take()?;
+        let bit = 1 << index;
+        if cpu.given_back & bit != 0 {
+            cpu.given_back &= !bit;
+            return None;
+        }
         let bank = self.bank_mut(vcpu, intid as usize / BANK)?;
         bank.busy &= !(1 << (intid % BANK as u16));
         Some(intid)
     }
 
+    /// What the list registers of `vcpu` may still hold.
+    pub fn held(&self, vcpu: usize) -> [Option<u16>; LIST_REGISTERS] {
+        self.cpus.get(vcpu).map_or([None; LIST_REGISTERS], |cpu| cpu.lists)
+    }
+
+    /// The list registers of `vcpu` are known to be empty.
+    pub fn emptied(&mut self, vcpu: usize) {
+        for index in 0..LIST_REGISTERS {
+            let _ = self.ended(vcpu, index);
+        }
+    }
+
+    /// `vcpu` was switched off: SPIs in its list registers are offered again, to whom they are for now. The list registers
+    /// keep what they have; should the vCPU be switched on again it sees those interrupts once more.
+    pub fn switched_off(&mut self, vcpu: usize) {
+        for index in 0..LIST_REGISTERS {
+            let Some(cpu) = self.cpus.get_mut(vcpu) else { return };
+            let Some(intid) = cpu.lists.get(index).copied().flatten() else { continue };
+            if (intid as usize) < BANK || cpu.given_back & (1 << index) != 0 {
+                continue;
+            }
+            cpu.given_back |= 1 << index;
+            let bit = 1 << (intid % BANK as u16);
+            if let Some(bank) = self.bank_mut(vcpu, intid as usize / BANK) {
+                bank.busy &= !bit;
+                bank.latched |= bit & bank.edge;
+            }
+        }
+    }
+
     /// True if nothing is in the list registers of `vcpu` and nothing could be written there: it may sleep.
     pub fn is_quiet(&self, vcpu: usize) -> bool {
-        self.cpus.get(vcpu).is_none_or(|cpu| cpu.lists.iter().all(Option::is_none))
-            && self.candidate(vcpu).is_none()
+        let taken = |cpu: &Cpu| {
+            let taken = |(n, list): (usize, &Option<u16>)| list.is_some() && cpu.given_back & (1 << n) == 0;
+            cpu.lists.iter().enumerate().any(taken)
+        };
+        !self.cpus.get(vcpu).is_some_and(taken) && self.candidate(vcpu).is_none()
     }
 
     /// vCPUs for which something waits to be injected, one bit each.

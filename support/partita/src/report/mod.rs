@@ -1,25 +1,33 @@
-//! `partita report`: what each protection domain may touch, read from system.xml alone.
+//! `partita report`: what each protection domain may touch, as a table and as a picture, read from system.xml alone.
 //!
 //! Nothing of what the generator meant enters here: a reader of the table sees what Microkit will enforce. Rule 1 of
 //! docs/architecture.md is one writer per page; every region with more writers is listed with what it is.
 
+mod facts;
+mod picture;
 mod read;
+mod svg;
 mod table;
 
 use crate::{
+    build,
     context::Context,
     failure::{Failure, Result},
     system,
 };
 
-/// Prints the report for the description.
+/// Prints the report for the description and draws it into the build directory.
 ///
 /// # Errors
-/// The description is wrong.
+/// The description is wrong; the picture cannot be written.
 pub fn run(context: &Context) -> Result {
     let text = context.read_description()?;
     let xml = system::generate(&context.parse(&text)?, context.board)?;
     print!("{}", write(&xml)?);
+    build::create(&context.build_dir())?;
+    let path = context.build_dir().join("report.svg");
+    build::write(&path, draw(&xml)?.as_bytes())?;
+    println!("The same as a picture: {}", path.display());
     Ok(())
 }
 
@@ -28,13 +36,24 @@ pub fn run(context: &Context) -> Result {
 /// # Errors
 /// It is no system description.
 pub fn write(xml: &str) -> Result<String> {
-    let system = read::read(xml).map_err(|why| Failure::new(format!("system.xml: {why}")))?;
-    Ok(table::write(&system))
+    read(xml).map(|system| table::write(&system))
+}
+
+/// The picture of a system.xml, as SVG.
+///
+/// # Errors
+/// It is no system description.
+pub fn draw(xml: &str) -> Result<String> {
+    read(xml).map(|system| picture::draw(&system))
+}
+
+fn read(xml: &str) -> Result<read::System> {
+    read::read(xml).map_err(|why| Failure::new(format!("system.xml: {why}")))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::write;
+    use super::{draw, write};
 
     const SMALL: &str = r#"<system>
         <memory_region name="one" size="0x1000" />
@@ -73,6 +92,33 @@ mod tests {
         ] {
             assert!(report.lines().any(|found| found.trim_end() == line), "no line {line:?} in\n{report}");
         }
+    }
+
+    #[test]
+    fn the_picture_says_the_same() {
+        let svg = draw(SMALL).unwrap();
+        let document = roxmltree::Document::parse(&svg).unwrap();
+        let texts: Vec<&str> =
+            document.descendants().filter(|n| n.has_tag_name("text")).filter_map(|n| n.text()).collect();
+        for text in [
+            "a",
+            "b",
+            "g",
+            "secure monitor calls",
+            "DMA: can reach all memory",
+            "interrupt 33 (level)",
+            "device regs 0x9000000",
+            "Exceptions to rule 1: 1 regions with more than one writer",
+            "16 KiB, DMA by b",
+        ] {
+            assert!(texts.contains(&text), "no {text:?} in {texts:?}");
+        }
+        let count =
+            |class: &str| document.descendants().filter(|n| n.attribute("class") == Some(class)).count();
+        // a: one, two; b: two, regs, dma; and the legend's.
+        assert_eq!((count("writes"), count("reads")), (5 + 1, 2 + 2));
+        // The channel, and the legend's line.
+        assert_eq!((count("call"), count("alarmrow"), count("owns")), (2, 1, 1));
     }
 
     #[test]

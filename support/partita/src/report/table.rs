@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use super::read::{Domain, Map, Region, System};
+use super::{
+    facts::{has_dma, size, writers},
+    read::{Domain, Map, Region, System},
+};
 
 /// The whole report.
 pub fn write(system: &System) -> String {
@@ -69,10 +72,7 @@ fn powers(system: &System, domain: &Domain) -> Vec<String> {
     if let Some(parent) = &domain.parent {
         powers.push(format!("child of {parent}"));
     }
-    // Whoever drives a device and knows a physical address can have the device write anywhere: there is no IOMMU.
-    let is_device =
-        |map: &Map| !map.cached && system.regions.iter().any(|r| r.name == map.region && r.paddr.is_some());
-    if !domain.physical.is_empty() && domain.maps.iter().any(is_device) {
+    if has_dma(system, domain) {
         powers.push("DMA".into());
     }
     if domain.smc {
@@ -88,15 +88,6 @@ fn powers(system: &System, domain: &Domain) -> Vec<String> {
         powers.push(format!("parent of {}", children.join(", ")));
     }
     powers
-}
-
-fn size(region: &Region) -> String {
-    match (region.size, &region.prefill) {
-        (Some(size), _) if size % (1 << 20) == 0 => format!("{} MiB", size >> 20),
-        (Some(size), _) => format!("{} KiB", size >> 10),
-        (None, Some(_)) => "file".into(),
-        (None, None) => String::new(),
-    }
 }
 
 /// Who else has the region.
@@ -117,12 +108,6 @@ fn sharing(system: &System, domain: &Domain, map: &Map) -> String {
         _ => format!("WRITERS: {}", writers.join(", ")),
     };
     format!("{first}; also: {}", others.join(", "))
-}
-
-fn writers<'a>(system: &'a System, region: &str) -> Vec<&'a str> {
-    let writes =
-        |domain: &&Domain| domain.maps.iter().any(|map| map.region == region && map.perms.contains('w'));
-    system.domains.iter().filter(writes).map(|domain| domain.name.as_str()).collect()
 }
 
 fn write_exceptions(text: &mut String, system: &System) -> std::fmt::Result {

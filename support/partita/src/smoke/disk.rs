@@ -79,25 +79,25 @@ pub fn check_file(disk: &Path, window: &Window, file: &str, to: &Path, hash: &st
     }
 }
 
-/// Nothing outside the window differs between two images.
-pub fn check_outside(original: &Path, copy: &Path, window: &Window) -> Result {
+/// Nothing outside the windows differs between two images.
+pub fn check_outside(original: &Path, copy: &Path, windows: &[Window]) -> Result {
     let open = |path: &Path| File::open(path).map_err(|error| Failure::file("open", path, &error));
     let (mut a, mut b) = (open(original)?, open(copy)?);
-    let different = first_difference(&mut a, &mut b, window).map_err(|error| {
+    let different = first_difference(&mut a, &mut b, windows).map_err(|error| {
         Failure::new(format!("cannot compare {} with its copy: {error}", original.display()))
     })?;
     match different {
         None => Ok(()),
         Some(at) => fail!(
-            "byte {at:#x} of the disk (sector {}), outside the guest's window, has changed",
+            "byte {at:#x} of the disk (sector {}), outside the guests' windows, has changed",
             at / SECTOR
         ),
     }
 }
 
-/// Place of the first difference outside the window; a difference in length is one.
-fn first_difference(a: &mut impl Read, b: &mut impl Read, window: &Window) -> io::Result<Option<u64>> {
-    let skip = window.bytes();
+/// Place of the first difference outside the windows; a difference in length is one.
+fn first_difference(a: &mut impl Read, b: &mut impl Read, windows: &[Window]) -> io::Result<Option<u64>> {
+    let skipped = |place: &u64| windows.iter().any(|window| window.bytes().contains(place));
     let (mut x, mut y) = (vec![0; CHUNK], vec![0; CHUNK]);
     let mut at = 0;
     loop {
@@ -105,7 +105,7 @@ fn first_difference(a: &mut impl Read, b: &mut impl Read, window: &Window) -> io
         // Most chunks are equal, and that is quickly seen.
         let differs = x[..n] != y[..m];
         for (place, (left, right)) in (at..).zip(x[..n].iter().zip(&y[..m])).take_while(|_| differs) {
-            if left != right && !skip.contains(&place) {
+            if left != right && !skipped(&place) {
                 return Ok(Some(place));
             }
         }
@@ -136,15 +136,17 @@ mod tests {
 
     #[test]
     fn only_bytes_outside_the_window_count() {
-        let window = Window { first: 2, sectors: 2 };
+        let windows = [Window { first: 2, sectors: 2 }, Window { first: 6, sectors: 1 }];
         let original = vec![7; 8 * 512];
         let differs = |change: &dyn Fn(&mut Vec<u8>)| {
             let mut copy = original.clone();
             change(&mut copy);
-            first_difference(&mut original.as_slice(), &mut copy.as_slice(), &window).unwrap()
+            first_difference(&mut original.as_slice(), &mut copy.as_slice(), &windows).unwrap()
         };
         assert_eq!(differs(&|_| ()), None);
         assert_eq!(differs(&|copy| copy[1024..2048].fill(0)), None);
+        assert_eq!(differs(&|copy| copy[3072..3584].fill(0)), None);
+        assert_eq!(differs(&|copy| copy[3584] = 0), Some(3584));
         assert_eq!(differs(&|copy| copy[1023] = 0), Some(1023));
         assert_eq!(differs(&|copy| copy[2048] = 0), Some(2048));
         assert_eq!(differs(&|copy| copy.truncate(4095)), Some(4095));

@@ -8,7 +8,10 @@
 //! devices (written by the VMM, read by the guest) and what nobody can write (partita.json, guest kernels, device trees).
 
 use partita_config::{Cell, Config, Controller, Pd as Who};
-use partita_protocol::layout::{self, Service, channel, guest, priority, size, supervisor_vmm, vaddr};
+use partita_protocol::{
+    disk_stats,
+    layout::{self, Service, channel, guest, priority, size, supervisor_vmm, vaddr},
+};
 
 use super::model::{Channel, End, Map, Pd, Region, System, VirtualMachine};
 use crate::board::{Board, DeviceAt};
@@ -38,9 +41,14 @@ pub fn compose(config: &Config<'_>, board: &Board) -> System {
     for client in clients(config) {
         composer.common_links(&client);
     }
+    composer.shell_console();
+    for (c, controller) in config.controllers.iter().enumerate() {
+        composer.disk_stats(c, controller);
+    }
     for (n, cell) in config.cells.iter().enumerate() {
         composer.guest_console(n);
         composer.stats(n, cell);
+        composer.lifecycle(n, cell);
         for (c, controller) in config.controllers.iter().enumerate() {
             if cell.disks.iter().any(|disk| disk.controller == controller.name) {
                 composer.disk_link(n, cell, c, controller);
@@ -148,7 +156,7 @@ impl Composer<'_> {
         let prefill = Some(CONFIG.into());
         self.region(Region { name: "config".into(), prefill, ..Region::default() });
         let paddr = Some(board.gicv);
-        self.region(Region { name: GICV.into(), size: size::PAGE as u64, paddr, ..Region::default() });
+        self.region(Region { name: GICV.into(), size: guest::GICC_SIZE, paddr, ..Region::default() });
         for cell in &config.cells {
             let prefill = Some(dtb_name(cell.name));
             self.region(Region { name: format!("guest_dtb.{}", cell.name), prefill, ..Region::default() });
@@ -299,6 +307,30 @@ impl Composer<'_> {
         let client = Client::cell(vmm_name(self.config, n), n);
         let own = [vaddr::GUEST_CONSOLE_TX, vaddr::GUEST_CONSOLE_RX];
         self.both_ways(&client, "console", "guest_console", own, size::GUEST_CONSOLE_RING);
+    }
+
+    /// The management shell's line: for console one more console, whose other end is the supervisor.
+    fn shell_console(&mut self) {
+        let client = Client::service("supervisor", Service::Supervisor);
+        let own = [vaddr::GUEST_CONSOLE_TX, vaddr::GUEST_CONSOLE_RX];
+        self.both_ways(&client, "console", "shell", own, size::GUEST_CONSOLE_RING);
+    }
+
+    /// What the supervisor wants of a cell, and what its VMM has made of it.
+    fn lifecycle(&mut self, n: usize, cell: &Cell<'_>) {
+        let vmm = vmm_name(self.config, n);
+        let far = |own| vaddr::cell_link(n, own);
+        let (wanted, actual) = (vaddr::CELL_WANTED, vaddr::CELL_ACTUAL);
+        self.link(format!("wanted.{}", cell.name), size::PAGE, ("supervisor", far(wanted)), (&vmm, wanted));
+        self.link(format!("actual.{}", cell.name), size::PAGE, (&vmm, actual), ("supervisor", far(actual)));
+    }
+
+    /// The counters of a controller's driver, for the supervisor.
+    fn disk_stats(&mut self, c: usize, controller: &Controller<'_>) {
+        let blk = blk_name(self.config, c);
+        let far = vaddr::service_link(blk_service(c).index(), vaddr::BLK_STATS);
+        let name = format!("disk_stats.{}", controller.name);
+        self.link(name, disk_stats::SIZE, (&blk, vaddr::BLK_STATS), ("supervisor", far));
     }
 
     /// The counters of a VMM, for the supervisor.

@@ -23,7 +23,7 @@ pub fn generate(config: &Config<'_>, board: &Board) -> Result<String> {
     let most = board.ram.saturating_sub(RESERVED);
     if memory > most {
         fail!(
-            "the cells have {} of memory together; {} has {} for them",
+            "cells: they have {} of memory together; {} has {} for them",
             Size(memory),
             board.name,
             Size(most)

@@ -227,7 +227,7 @@ fn guests_larger_than_the_board_are_refused() {
         |n: usize, memory: &str| format!(r#"{{ "name": "g{n}", "memory": "{memory}", "kernel": "k" }}"#);
     let text = format!(r#"{{ "cells": [{}, {}] }}"#, cell(0, "1G"), cell(1, "512M"));
     let sentence = generate(&parsed(&text), board()).unwrap_err().to_string();
-    assert_eq!(sentence, "the cells have 1536M of memory together; qemu_virt_aarch64 has 1408M for them");
+    assert_eq!(sentence, "cells: they have 1536M of memory together; qemu_virt_aarch64 has 1408M for them");
     let text = format!(r#"{{ "cells": [{}, {}] }}"#, cell(0, "1G"), cell(1, "384M"));
     assert!(generate(&parsed(&text), board()).is_ok());
 }
@@ -258,5 +258,7 @@ proptest! {
         let document = roxmltree::Document::parse(&xml).unwrap();
         prop_assert!(document.root_element().has_tag_name("system"));
         prop_assert!(crate::report::write(&xml).is_ok());
+        let svg = crate::report::draw(&xml).unwrap();
+        prop_assert!(roxmltree::Document::parse(&svg).is_ok());
     }
 }

@@ -1,0 +1,312 @@
+//! What the supervisor decides with and acts through: all but the shell, which acts through this.
+
+use core::sync::atomic::Ordering;
+
+use partita_config::Config;
+use partita_config::pd::{Name, Pd};
+use partita_protocol::MAX_CELLS;
+use partita_protocol::layout::{Service, channel, supervisor_vmm};
+use partita_protocol::lifecycle::CellState;
+use partita_protocol::stats::Counter;
+use partita_protocol::supervisor::StopReason;
+use partita_protocol::timer::{NEVER, TimerRequest};
+use partita_ring::log::Logger;
+use partita_ring::log_line;
+use partita_supervisor::lifecycle::{Cell, Lifecycle, Order, Reaction, Refused};
+use partita_supervisor::power::Power;
+use partita_supervisor::shell::view::{CellView, DiskView, System};
+use partita_supervisor::watchdog::{Finding, Watchdog};
+use sel4_microkit::Channel;
+use sel4_vm::{cntfrq, cntpct};
+
+use crate::pages::{self, CellPages, Said};
+
+const CONSOLE: Channel = Channel::new(Service::Console.index());
+const TIMER: Channel = Channel::new(channel::TIMER);
+
+/// PSCI SYSTEM_OFF (Arm DEN 0022, 5.1.9).
+const SYSTEM_OFF: u64 = 0x8400_0008;
+/// Seconds that guests have to stop before the machine goes off without them.
+const PATIENCE: u64 = 5;
+
+/// See the module.
+pub struct Machine {
+    pub config: Config<'static>,
+    pub logger: Logger<'static>,
+    pub lifecycle: Lifecycle,
+    pub power: Power,
+    pub console_lives: bool,
+    /// PDs that have faulted.
+    pub deaths: u32,
+    watchdog: Watchdog,
+    request: &'static TimerRequest,
+    /// When the machine goes off even if guests have not stopped; [`NEVER`]: nobody wants it off.
+    last_call: u64,
+}
+
+impl Machine {
+    /// At the start: each cell's wish is on its page before its VMM runs, as VMMs have a lower priority.
+    pub fn new(config: Config<'static>, logger: Logger<'static>) -> Self {
+        let lifecycle = Lifecycle::new(&config, cntfrq());
+        let watchdog = Watchdog::new(&config, cntfrq(), cntpct());
+        let machine = Machine {
+            config,
+            logger,
+            lifecycle,
+            power: Power::On,
+            console_lives: true,
+            deaths: 0,
+            watchdog,
+            request: pages::timer_request(),
+            last_call: NEVER,
+        };
+        for n in 0..MAX_CELLS {
+            machine.publish(n);
+        }
+        machine.arm();
+        machine
+    }
+
+    /// Name of a PD.
+    pub fn name(&self, who: Pd) -> Name<'_> {
+        who.name(Some(&self.config))
+    }
+
+    fn pages(&self, n: usize) -> Option<CellPages> {
+        CellPages::new(&self.config, n)
+    }
+
+    fn cell_name(&self, n: usize) -> &'static str {
+        self.config.cells.get(n).map_or("", |cell| cell.name)
+    }
+
+    fn publish(&self, n: usize) {
+        if let (Some(pages), Some(wish)) = (self.pages(n), self.lifecycle.wish(n)) {
+            pages.wanted().publish(wish.epoch, wish.state);
+        }
+    }
+
+    fn publish_and_notify(&mut self, n: usize) {
+        self.publish(n);
+        self.watchdog.forgive(n, cntpct());
+        Channel::new(supervisor_vmm(n)).notify();
+        // A VMM that had not begun yet has nothing to stop and no change to tell of.
+        self.changed(n);
+    }
+
+    /// Does what an event asks for.
+    pub fn react(&mut self, n: usize, reaction: Reaction) {
+        match reaction {
+            Reaction::None => {}
+            Reaction::Publish => self.publish_and_notify(n),
+            Reaction::PowerOff => self.begin_power_off(),
+        }
+    }
+
+    /// The VMM of cell `n` calls: its guest stopped by itself.
+    pub fn stopped(&mut self, n: usize, reason: StopReason) {
+        let epoch = self.pages(n).map(CellPages::said).filter(|said| said.state == CellState::Ended);
+        let reaction = self.lifecycle.stopped(n, reason, epoch.map(|said| said.epoch), cntpct());
+        let what = match reason {
+            StopReason::PowerOff => "switched off",
+            StopReason::Reset => "reset",
+            StopReason::Crash => "crashed",
+        };
+        let next = if reaction == Reaction::Publish { ", starting again" } else { "" };
+        log_line!(self.logger, "guest of {} {what}{next}", self.name(Pd::Vmm(n)));
+        self.react(n, reaction);
+    }
+
+    /// The VMM of cell `n` notifies: its page has changed.
+    pub fn changed(&mut self, n: usize) {
+        let Some(said) = self.pages(n).map(CellPages::said) else { return };
+        let Some(wish) = self.lifecycle.wish(n) else { return };
+        // What it says of an earlier start is old news.
+        if said.epoch == wish.epoch || said.state == CellState::Stopped {
+            let reaction = self.lifecycle.reached(n, said.state);
+            self.react(n, reaction);
+        }
+    }
+
+    /// The time has come for something.
+    pub fn tick(&mut self) {
+        let now = cntpct();
+        self.power.tick(now);
+        if self.last_call <= now {
+            self.last_call = NEVER;
+            for n in (0..MAX_CELLS).filter(|n| self.lifecycle.cell(*n) == Cell::Stopping) {
+                log_line!(self.logger, "{} has not stopped in {PATIENCE} s", self.cell_name(n));
+            }
+            self.begin_power_off();
+        }
+        if self.watchdog.deadline() <= now {
+            self.watch(now);
+            self.watchdog.looked(now);
+        }
+        self.power_off_if_due();
+        self.arm();
+    }
+
+    fn watch(&mut self, now: u64) {
+        for n in 0..MAX_CELLS {
+            let Some(said) = self.pages(n).map(CellPages::said) else { continue };
+            let runs = self.lifecycle.cell(n) == Cell::Running && said.state == CellState::Running;
+            let name = self.cell_name(n);
+            match self.watchdog.look(n, runs.then_some(said.heartbeat), now) {
+                Finding::None => {}
+                Finding::Alive => log_line!(self.logger, "{name} shows signs of life again"),
+                Finding::Silent => {
+                    let seconds = self.config.cells.get(n).map_or(0, |cell| cell.watchdog_seconds);
+                    let reaction = self.lifecycle.hung(n, now);
+                    let next = match (reaction, self.lifecycle.cell(n)) {
+                        (Reaction::None, _) => "",
+                        (_, Cell::Running) => ", starting again",
+                        _ => ", stopping it",
+                    };
+                    log_line!(self.logger, "{name} hangs: no sign of life for {seconds} s{next}");
+                    self.react(n, reaction);
+                }
+            }
+        }
+    }
+
+    /// Asks for a wake-up at the next moment that matters. A deadline that has passed fires at once.
+    fn arm(&self) {
+        let power = match self.power {
+            Power::Draining { deadline } => deadline,
+            Power::On | Power::Off => NEVER,
+        };
+        let deadline = power.min(self.last_call).min(self.watchdog.deadline());
+        let before = self.request.deadline.swap(deadline, Ordering::AcqRel);
+        if deadline != NEVER || before != NEVER {
+            TIMER.notify();
+        }
+    }
+
+    fn begin_power_off(&mut self) {
+        if self.power != Power::On {
+            return;
+        }
+        let deadline = self.power.begin(cntpct(), cntfrq(), self.console_lives);
+        match (self.lifecycle.failures(), self.deaths) {
+            (0, 0) => log_line!(self.logger, "power off: ok"),
+            (cells, pds) => {
+                log_line!(self.logger, "power off: FAILED: {cells} cells crashed, {pds} PDs faulted")
+            }
+        }
+        if deadline.is_some() {
+            self.arm();
+            CONSOLE.notify();
+        }
+        self.power_off_if_due();
+    }
+
+    /// Console has nothing left to print, or is dead.
+    pub fn drained(&mut self) {
+        self.power.drained();
+        self.power_off_if_due();
+    }
+
+    fn power_off_if_due(&mut self) {
+        if self.power != Power::Off {
+            return;
+        }
+        let answer = sel4_vm::smc([SYSTEM_OFF, 0, 0, 0, 0, 0, 0, 0]);
+        // Only reached if the firmware does not do it. The system stays up, its guests are off.
+        self.power = Power::On;
+        self.last_call = NEVER;
+        self.arm();
+        match answer {
+            Ok([code, ..]) => log_line!(self.logger, "the firmware does not switch off: {}", code as i64),
+            Err(error) => log_line!(self.logger, "the kernel does not let me switch off: {error}"),
+        }
+    }
+
+    /// What a cell does, in a word: what is wanted until its VMM says that it is so.
+    fn shown(&self, n: usize, said: &Said) -> &'static str {
+        let cell = self.lifecycle.cell(n);
+        let epoch = self.lifecycle.wish(n).map_or(0, |wish| wish.epoch);
+        match (cell, said.state) {
+            (Cell::Running, _) if self.watchdog.is_silent(n) => "hangs",
+            (Cell::Running, CellState::Running) if said.epoch == epoch => "running",
+            (Cell::Running, CellState::Paused) if said.epoch == epoch => "resuming",
+            (Cell::Running, _) => "starting",
+            (Cell::Paused, CellState::Paused) => "paused",
+            (Cell::Paused, _) => "pausing",
+            (cell, _) => cell.name(),
+        }
+    }
+}
+
+impl System for Machine {
+    fn cell(&self, n: usize) -> Option<CellView<'_>> {
+        let cell = self.config.cells.get(n)?;
+        let pages = self.pages(n)?;
+        let said = pages.said();
+        Some(CellView {
+            name: cell.name,
+            state: self.shown(n, &said),
+            vcpus_on: said.vcpus_on,
+            vcpus: cell.vcpus,
+            memory: cell.memory.0,
+            epoch: said.epoch,
+            exits: pages.stats().exits(),
+            reason: said.reason.filter(|_| said.state == CellState::Ended),
+        })
+    }
+
+    fn counters(&self, n: usize) -> [u64; Counter::ALL.len()] {
+        let pages = self.pages(n);
+        Counter::ALL.map(|counter| pages.map_or(0, |pages| pages.stats().get(counter)))
+    }
+
+    fn disk(&self, n: usize, number: usize) -> Option<DiskView<'_>> {
+        let cell = self.config.cells.get(n)?;
+        let disk = cell.disks.get(number)?;
+        let (controller, _) = self.config.controller(disk.controller)?;
+        // The backend numbers the cell's disks at its controller.
+        let device = cell.disks_at(disk.controller).position(|(place, _)| place == number)?;
+        let counters = self.pages(n)?.disk(&self.config, controller, device)?;
+        let get = |counter: &core::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
+        Some(DiskView {
+            cell: cell.name,
+            number,
+            controller: disk.controller,
+            partition: disk.partition,
+            read_only: disk.read_only,
+            first: get(&counters.first),
+            sectors: get(&counters.sectors),
+            reads: get(&counters.reads),
+            writes: get(&counters.writes),
+            others: get(&counters.others),
+            read_bytes: get(&counters.read_bytes),
+            written_bytes: get(&counters.written_bytes),
+            errors: get(&counters.errors),
+            in_flight: get(&counters.in_flight),
+            latency: counters.latency.each_ref().map(get),
+        })
+    }
+
+    fn frequency(&self) -> u64 {
+        cntfrq()
+    }
+
+    fn order(&mut self, n: usize, order: Order) -> Result<(), Refused> {
+        self.lifecycle.order(n, order)?;
+        log_line!(self.logger, "{}: {} (shell)", self.cell_name(n), order.answer());
+        self.publish_and_notify(n);
+        Ok(())
+    }
+
+    fn shut_down(&mut self) {
+        let cells = self.lifecycle.end();
+        for n in (0..MAX_CELLS).filter(|n| cells & 1 << n != 0) {
+            self.publish_and_notify(n);
+        }
+        if self.lifecycle.idle() == Reaction::PowerOff {
+            return self.begin_power_off();
+        }
+        self.last_call = cntpct().saturating_add(cntfrq().saturating_mul(PATIENCE));
+        self.arm();
+    }
+}

@@ -1,0 +1,119 @@
+//! The pages that the supervisor shares with others, by the addresses of `partita_protocol::layout`.
+
+use core::num::NonZeroUsize;
+use core::ptr::NonNull;
+use core::sync::atomic::Ordering;
+
+use partita_config::Config;
+use partita_protocol::disk_stats::{BlkStats, DiskCounters};
+use partita_protocol::layout::{Service, size, vaddr};
+use partita_protocol::lifecycle::{Actual, CellState, Wanted};
+use partita_protocol::stats::VmmStats;
+use partita_protocol::supervisor::StopReason;
+use partita_protocol::timer::TimerRequest;
+use partita_ring::{Duplex, Mine, Yours};
+use sel4_microkit::var;
+
+fn at<T>(address: usize) -> NonNull<T> {
+    NonNull::with_exposed_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
+}
+
+/// The configuration; an empty one if the region is not there or is not what the host tool puts there.
+#[inline(never)]
+pub fn config() -> Config<'static> {
+    let bytes = *var!(config_size: usize = 0);
+    if bytes == 0 {
+        return Config::default();
+    }
+    // SAFETY: the symbol is set together with the map, which is read-only in every PD, so nobody writes it.
+    partita_config::parse(unsafe { core::slice::from_raw_parts(at(vaddr::CONFIG).as_ptr(), bytes) })
+        .unwrap_or_default()
+}
+
+/// Our request to the timer PD.
+pub fn timer_request() -> &'static TimerRequest {
+    // SAFETY: the host tool maps our request page there, for us to write; it holds an atomic only.
+    unsafe { at(vaddr::TIMER_REQUEST).as_ref() }
+}
+
+/// The management shell's line to console. To be taken once.
+///
+/// # Safety
+/// There is no other one.
+pub unsafe fn shell_link() -> Duplex<'static> {
+    let size = size::GUEST_CONSOLE_RING;
+    // SAFETY: the host tool maps both rings there; the caller makes no second one.
+    unsafe {
+        Duplex::new(Mine::at(at(vaddr::GUEST_CONSOLE_TX), size), Yours::at(at(vaddr::GUEST_CONSOLE_RX), size))
+    }
+}
+
+/// Pages of one cell.
+#[derive(Clone, Copy)]
+pub struct CellPages(usize);
+
+/// What a VMM says of its guest, read once.
+#[derive(Clone, Copy)]
+pub struct Said {
+    /// Its last start.
+    pub epoch: u32,
+    /// What it does.
+    pub state: CellState,
+    /// Why it stopped by itself, if it did.
+    pub reason: Option<StopReason>,
+    /// vCPUs that are on.
+    pub vcpus_on: u32,
+    /// Signs of life.
+    pub heartbeat: u64,
+}
+
+impl CellPages {
+    /// Those of cell `n`, if the configuration has it.
+    pub fn new(config: &Config<'_>, n: usize) -> Option<Self> {
+        (n < config.cells.len()).then_some(CellPages(n))
+    }
+
+    /// What we want of it.
+    pub fn wanted(self) -> &'static Wanted {
+        // SAFETY: the host tool maps the page for each cell of the configuration, ours to write; atomics only.
+        unsafe { at(vaddr::cell_link(self.0, vaddr::CELL_WANTED)).as_ref() }
+    }
+
+    /// What its VMM says.
+    pub fn said(self) -> Said {
+        // SAFETY: likewise, for the VMM to write and us to read.
+        let actual: &Actual = unsafe { at(vaddr::cell_link(self.0, vaddr::CELL_ACTUAL)).as_ref() };
+        // The VMM writes the state after what belongs to it.
+        let state = CellState::from_word(actual.state.load(Ordering::Acquire));
+        let reason = actual.reason.load(Ordering::Relaxed);
+        Said {
+            epoch: actual.epoch.load(Ordering::Relaxed),
+            state,
+            reason: (reason != 0).then(|| StopReason::from_word(reason.into())),
+            vcpus_on: actual.vcpus_on.load(Ordering::Relaxed),
+            heartbeat: actual.heartbeat.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Its VMM's counters.
+    pub fn stats(self) -> &'static VmmStats {
+        // SAFETY: the host tool maps the page for each cell of the configuration, for us to read; atomics only.
+        unsafe { at(vaddr::cell_link(self.0, vaddr::VMM_STATS)).as_ref() }
+    }
+
+    /// The counters of its disk `device` at `controller`.
+    pub fn disk(
+        self,
+        config: &Config<'_>,
+        controller: usize,
+        device: usize,
+    ) -> Option<&'static DiskCounters> {
+        if controller >= config.controllers.len() {
+            return None;
+        }
+        let service = Service::Blk(u8::try_from(controller).ok()?).index();
+        // SAFETY: the host tool maps the region for each controller of the configuration, for us to read; atomics only.
+        let page: &BlkStats = unsafe { at(vaddr::service_link(service, vaddr::BLK_STATS)).as_ref() };
+        page.disks.get(self.0)?.get(device)
+    }
+}

@@ -1,0 +1,80 @@
+//! What the shell sees of the system, and what it can do to it.
+
+use partita_config::Partition;
+use partita_protocol::disk_stats::BUCKETS;
+use partita_protocol::stats::Counter;
+use partita_protocol::supervisor::StopReason;
+
+use crate::lifecycle::{Order, Refused};
+
+/// A cell at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct CellView<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// What it does.
+    pub state: &'a str,
+    /// vCPUs that are on.
+    pub vcpus_on: u32,
+    /// vCPUs that it has.
+    pub vcpus: u8,
+    /// Bytes of RAM.
+    pub memory: u64,
+    /// Starts since the first.
+    pub epoch: u32,
+    /// Exits of its vCPUs.
+    pub exits: u64,
+    /// Why it stopped by itself, if it did.
+    pub reason: Option<StopReason>,
+}
+
+/// A disk at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct DiskView<'a> {
+    /// The cell's name.
+    pub cell: &'a str,
+    /// Which of its disks.
+    pub number: usize,
+    /// Name of the controller.
+    pub controller: &'a str,
+    /// The window, as configured.
+    pub partition: Partition<'a>,
+    /// Writes are refused.
+    pub read_only: bool,
+    /// First sector of the window.
+    pub first: u64,
+    /// Its sectors; 0: it is not served.
+    pub sectors: u64,
+    /// Requests answered.
+    pub reads: u64,
+    /// Requests answered.
+    pub writes: u64,
+    /// Flushes and other requests.
+    pub others: u64,
+    /// Bytes read.
+    pub read_bytes: u64,
+    /// Bytes written.
+    pub written_bytes: u64,
+    /// Requests answered with an error.
+    pub errors: u64,
+    /// Requests that are with the device.
+    pub in_flight: u64,
+    /// Requests by latency.
+    pub latency: [u64; BUCKETS],
+}
+
+/// The system.
+pub trait System {
+    /// Cell `n`; `None` behind the last one.
+    fn cell(&self, n: usize) -> Option<CellView<'_>>;
+    /// Its counters.
+    fn counters(&self, n: usize) -> [u64; Counter::ALL.len()];
+    /// Disk `number` of cell `n`; `None` behind the last one.
+    fn disk(&self, n: usize, number: usize) -> Option<DiskView<'_>>;
+    /// Counts of the latencies' clock in a second.
+    fn frequency(&self) -> u64;
+    /// Gives an order to cell `n`.
+    fn order(&mut self, n: usize, order: Order) -> Result<(), Refused>;
+    /// Stops all cells and switches the machine off.
+    fn shut_down(&mut self);
+}

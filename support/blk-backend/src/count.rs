@@ -1,0 +1,72 @@
+//! Counters of each disk, published for whoever maps the page (`partita_protocol::disk_stats`).
+//!
+//! Only this backend writes them, so a plain load and store will do, and a reader is never waited for. A request counts
+//! when it is answered; its latency is the time that it was with the device, its turn in the queue not included.
+
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use partita_protocol::disk_stats::{BlkStats, DiskCounters, bucket};
+use partita_virtio::blk::{BlkStatus, Operation, Parsed};
+
+/// The page, and the clock of the latencies.
+#[derive(Clone, Copy)]
+pub struct Counting {
+    /// Written by this backend only.
+    pub page: &'static BlkStats,
+    /// Count of the architected counter.
+    pub clock: fn() -> u64,
+}
+
+fn add(counter: &AtomicU64, amount: u64) {
+    counter.store(counter.load(Ordering::Relaxed).wrapping_add(amount), Ordering::Relaxed);
+}
+
+impl Counting {
+    fn disk(&self, client: usize, disk: usize) -> Option<&'static DiskCounters> {
+        self.page.disks.get(client)?.get(disk)
+    }
+
+    /// A disk is served. What an earlier life had in flight is counted again when it is submitted again.
+    pub(crate) fn serve(&self, client: usize, disk: usize, first: u64, sectors: u64) {
+        let Some(counters) = self.disk(client, disk) else { return };
+        counters.in_flight.store(0, Ordering::Relaxed);
+        counters.first.store(first, Ordering::Relaxed);
+        counters.sectors.store(sectors, Ordering::Relaxed);
+    }
+
+    /// So many requests of the disk are with the device.
+    pub(crate) fn in_flight(&self, client: usize, disk: usize, requests: u16) {
+        if let Some(counters) = self.disk(client, disk) {
+            counters.in_flight.store(requests.into(), Ordering::Relaxed);
+        }
+    }
+
+    /// A request of `bytes` is answered. `began` is when the device got it, if it did.
+    pub(crate) fn answered(
+        &self,
+        client: usize,
+        disk: usize,
+        parsed: &Parsed,
+        bytes: u64,
+        status: BlkStatus,
+        began: Option<u64>,
+    ) {
+        let Some(counters) = self.disk(client, disk) else { return };
+        let (requests, transferred) = match parsed.operation {
+            Ok(Operation::Read { .. }) => (&counters.reads, Some(&counters.read_bytes)),
+            Ok(Operation::Write { .. }) => (&counters.writes, Some(&counters.written_bytes)),
+            _ => (&counters.others, None),
+        };
+        add(requests, 1);
+        match (status, transferred) {
+            (BlkStatus::Ok, Some(transferred)) => add(transferred, bytes),
+            (BlkStatus::Ok, None) => {}
+            _ => add(&counters.errors, 1),
+        }
+        if let Some(began) = began
+            && let Some(slot) = counters.latency.get(bucket((self.clock)().saturating_sub(began)))
+        {
+            add(slot, 1);
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! Every message, in full: what a person reads is a promise like any other.
+
+use super::tests::sentences;
+
+const GOOD: &str = r#"{
+  "controllers": [{ "name": "disk0", "kind": "virtio-mmio", "slot": 0 }],
+  "cells": [{
+    "name": "a", "memory": "512M", "kernel": "Image",
+    "disks": [{ "controller": "disk0", "partition": "root" }]
+  }]
+}"#;
+
+/// [`GOOD`] with one replacement.
+fn with(from: &str, to: &str) -> String {
+    assert!(GOOD.contains(from), "{from}");
+    GOOD.replacen(from, to, 1)
+}
+
+/// The cell of [`GOOD`] with more keys.
+fn cell(keys: &str) -> String {
+    with(r#""kernel": "Image""#, &format!(r#""kernel": "Image", {keys}"#))
+}
+
+/// [`GOOD`] with other disks.
+fn disks(list: &str) -> String {
+    with(r#"{ "controller": "disk0", "partition": "root" }"#, list)
+}
+
+/// The disk of [`GOOD`] with another partition.
+fn partition(value: &str) -> String {
+    with(r#""root""#, value)
+}
+
+/// [`GOOD`] with a second cell, which has this disk.
+fn second_cell(name: &str, disk: &str) -> String {
+    let cell = format!(r#"{{ "name": "{name}", "memory": "64M", "kernel": "k", "disks": [{disk}] }}"#);
+    with("  }]\n}", &format!("  }}, {cell}]\n}}"))
+}
+
+/// [`GOOD`] with a second controller.
+fn second_controller(keys: &str) -> String {
+    with(r#""slot": 0 }"#, &format!(r#""slot": 0 }}, {{ "kind": "virtio-mmio", {keys} }}"#))
+}
+
+fn repeat(entry: &str, count: usize) -> String {
+    (0..count).map(|n| entry.replace('#', &n.to_string())).collect::<Vec<_>>().join(", ")
+}
+
+fn disk(partition: &str, more: &str) -> String {
+    format!(r#"{{ "controller": "disk0", "partition": {partition}{more} }}"#)
+}
+
+#[test]
+fn each_mistake_has_its_message() {
+    let cases: &[(String, &str)] = &[
+        // Not a description at all.
+        ("".into(), "line 1, column 0: not JSON: EOF while parsing a value; the file ends too early: a bracket or quotation mark is missing"),
+        ("[]".into(), "the file holds a list; it must hold an object"),
+        ("{".into(), "line 1, column 1: not JSON: EOF while parsing an object; the file ends too early: a bracket or quotation mark is missing"),
+        ("{ \"cells\": [], }".into(), "line 1, column 16: not JSON: trailing comma; remove the comma before the bracket"),
+        ("{ \"cells\": [] } x".into(), "line 1, column 17: not JSON: trailing characters; nothing may follow the last bracket"),
+        ("// note\n{}".into(), "line 1, column 1: not JSON: expected value; a value must be here; JSON has no comments"),
+        ("{}".into(), "cells: is missing; it must be a list of 1 to 9 objects"),
+        (with(r#""Image""#, r#""C:\\Image""#), "line 4, column 49: a backslash is not supported; write the character itself; quotes and control characters cannot be written"),
+        // Keys.
+        (with("cells", "cell"), "cell: unknown key; did you mean \"cells\"?"),
+        (with("controllers", "disks"), "disks: unknown key; there is: $schema, controllers, cells"),
+        (with(r#""memory""#, r#""memroy""#), "cells[0].memroy: unknown key; did you mean \"memory\"?"),
+        (with(r#""memory": "512M", "#, ""), "cells[0].memory: is missing; it must be a size such as \"512M\" (K, M or G)"),
+        (with(r#""kernel": "Image""#, r#""autostart": true"#), "cells[0].kernel: is missing; it must be a file name"),
+        (cell(r#""kernel": "Other""#), "cells[0].kernel: the key is there twice; leave one of them"),
+        (cell(r#""onCrash": "stop""#), "cells[0].onCrash: unknown key; did you mean \"on_crash\"?"),
+        (cell(r#""network": {}"#), "cells[0].network: unknown key; there is: name, memory, vcpus, priority, budget_us, period_us, boot, kernel, initrd, cmdline, console, autostart, on_crash, on_reset, watchdog_seconds, on_hang, disks"),
+        (with(r#""kind""#, r#""type""#), "controllers[0].type: unknown key; there is: name, kind, slot\ncontrollers[0].kind: is missing; it must be one of: virtio-mmio"),
+        (with(r#""partition""#, r#""readonly": true, "partition""#), "cells[0].disks[0].readonly: unknown key; did you mean \"read_only\"?"),
+        // Values.
+        (with("512M", "512"), "cells[0].memory: is \"512\"; it must be a size such as \"512M\" (K, M or G)"),
+        (with("512M", "512MB"), "cells[0].memory: is \"512MB\"; it must be a size such as \"512M\" (K, M or G)"),
+        (with(r#""512M""#, "512"), "cells[0].memory: is 512; it must be a size such as \"512M\" (K, M or G)"),
+        (with("512M", "1M"), "cells[0].memory: is 1M; it must be a multiple of 2M from 16M to 16G"),
+        (with("512M", "17M"), "cells[0].memory: is 17M; it must be a multiple of 2M from 16M to 16G"),
+        (with("512M", "32G"), "cells[0].memory: is 32G; it must be a multiple of 2M from 16M to 16G"),
+        (cell(r#""vcpus": 5"#), "cells[0].vcpus: is 5; it must be a whole number from 1 to 4"),
+        (cell(r#""vcpus": 0"#), "cells[0].vcpus: is 0; it must be a whole number from 1 to 4"),
+        (cell(r#""vcpus": 1.5"#), "cells[0].vcpus: is 1.5; it must be a whole number from 1 to 4"),
+        (cell(r#""vcpus": "2""#), "cells[0].vcpus: is \"2\"; it must be a whole number from 1 to 4"),
+        (cell(r#""vcpus": -1"#), "cells[0].vcpus: is -1; it must be a whole number from 1 to 4"),
+        (cell(r#""priority": 100"#), "cells[0].priority: is 100; it must be a whole number from 1 to 99"),
+        (cell(r#""budget_us": 50"#), "cells[0].budget_us: is 50; it must be a whole number from 100 to 10000000"),
+        (cell(r#""budget_us": 5000, "period_us": 1000"#), "cells[0].budget_us: 5000 is more than period_us, 1000; the budget is a part of the period"),
+        (cell(r#""boot": "Linux""#), "cells[0].boot: is \"Linux\"; did you mean \"linux\"?"),
+        (cell(r#""boot": "uefi""#), "cells[0].boot: is \"uefi\"; there is: linux, binary"),
+        (cell(r#""console": "hvc0""#), "cells[0].console: is \"hvc0\"; there is: virtio, pl011"),
+        (cell(r#""on_crash": "reboot""#), "cells[0].on_crash: is \"reboot\"; there is: stop, restart"),
+        (cell(r#""autostart": "yes""#), "cells[0].autostart: is \"yes\"; it must be true or false"),
+        (cell(r#""initrd": """#), "cells[0].initrd: is \"\"; it must be a file name"),
+        (cell(r#""initrd": null"#), "cells[0].initrd: is null; it must be a file name"),
+        (cell("\"cmdline\": \"\u{e4}\""), "cells[0].cmdline: is \"ä\"; it must be a command line of at most 2047 ASCII characters"),
+        (cell(r#""watchdog_seconds": 100000"#), "cells[0].watchdog_seconds: is 100000; it must be a whole number from 0 to 86400"),
+        (cell(r#""on_hang": "ignore", "watchdog_seconds": 5"#), "cells[0].on_hang: is \"ignore\"; there is: report, stop, restart"),
+        (with(r#""name": "a""#, r#""name": "A b""#), "cells[0].name: is \"A b\"; it must be a name of lower-case letters, digits, - and _ that begins with a letter, at most 32 characters"),
+        (with(r#""name": "a""#, r#""name": "9""#), "cells[0].name: is \"9\"; it must be a name of lower-case letters, digits, - and _ that begins with a letter, at most 32 characters"),
+        (with("virtio-mmio", "virtio_mmio"), "controllers[0].kind: is \"virtio_mmio\"; did you mean \"virtio-mmio\"?"),
+        (with("virtio-mmio", "nvme"), "controllers[0].kind: is \"nvme\"; there is: virtio-mmio"),
+        (with(r#""slot": 0"#, r#""slot": 32"#), "controllers[0].slot: is 32; it must be a whole number from 0 to 31"),
+        (partition("2"), "cells[0].disks[0].partition: is 2; it must be a GPT partition label of 1 to 36 characters, or an object with one of the keys gpt, mbr, range"),
+        (partition(r#""""#), "cells[0].disks[0].partition: is \"\"; it must be a GPT partition label of 1 to 36 characters, or an object with one of the keys gpt, mbr, range"),
+        (partition(r#"{ "gpt": 1, "mbr": 1 }"#), "cells[0].disks[0].partition: has 2 keys; it must have one of gpt, mbr, range"),
+        (partition(r#"{ "gpt": 0 }"#), "cells[0].disks[0].partition.gpt: is 0; it must be a whole number from 1 to 128"),
+        (partition(r#"{ "label": "root" }"#), "cells[0].disks[0].partition.label: unknown key; there is: gpt, mbr, range"),
+        (partition(r#"{ "range": { "first": 0, "size": 4 } }"#), "cells[0].disks[0].partition.range.size: unknown key; there is: first, count"),
+        (partition(r#"{ "range": { "count": 4 } }"#), "cells[0].disks[0].partition.range.first: is missing; it must be a whole number from 0 to 36028797018963967"),
+        (disks(&disk(r#""root""#, r#", "serial": "a serial that is too long""#)), "cells[0].disks[0].serial: is \"a serial that is too long\"; it must be a string of 1 to 20 ASCII characters"),
+        // Too many.
+        (r#"{ "cells": [] }"#.into(), "cells: has 0 entries; it must be a list of 1 to 9 objects"),
+        (r#"{ "cells": [5] }"#.into(), "cells[0]: is 5; it must be an object"),
+        (
+            format!(r#"{{ "cells": [{}] }}"#, repeat(r#"{ "name": "g#", "memory": "16M", "kernel": "k" }"#, 10)),
+            "cells: has 10 entries; it must be a list of 1 to 9 objects",
+        ),
+        (disks(&repeat(r#"{ "controller": "disk0", "partition": "p#" }"#, 5)), "cells[0].disks: has 5 entries; it must be a list of at most 4 objects"),
+        (
+            with(
+                r#"{ "name": "disk0", "kind": "virtio-mmio", "slot": 0 }"#,
+                &repeat(r#"{ "name": "disk#", "kind": "virtio-mmio", "slot": # }"#, 5),
+            ),
+            "controllers: has 5 entries; it must be a list of at most 4 objects",
+        ),
+        // What the parts demand of each other.
+        (with(r#""controller": "disk0""#, r#""controller": "disk1""#), "cells[0].disks[0].controller: there is no controller \"disk1\"; did you mean \"disk0\"?"),
+        (r#"{ "cells": [{ "name": "a", "memory": "16M", "kernel": "k", "disks": [{ "controller": "d", "partition": "p" }] }] }"#.into(), "cells[0].disks[0].controller: there is no controller \"d\"; none is described yet"),
+        (second_cell("a", &disk(r#""home""#, "")), "cells[1].name: \"a\" is the name of cells[0] already; choose another name"),
+        (second_cell("b", &disk(r#""root""#, "")), "cells[1].disks[0].partition: overlaps cells[0].disks[0].partition; a part of a disk has one user, unless all of them are read_only"),
+        (second_cell("b", &disk(r#""root""#, r#", "read_only": true"#)), "cells[1].disks[0].partition: overlaps cells[0].disks[0].partition; a part of a disk has one user, unless all of them are read_only"),
+        (second_cell("b", &disk(r#"{ "mbr": 1 }"#, "")), "cells[1].disks[0].partition: is a partition of an MBR, cells[0].disks[0].partition one of a GPT; the disk of disk0 has one partition table"),
+        (
+            disks(&format!(
+                "{}, {}",
+                disk(r#"{ "range": { "first": 0, "count": 2048 } }"#, ""),
+                disk(r#"{ "range": { "first": 2047 } }"#, "")
+            )),
+            "cells[0].disks[1].partition: overlaps cells[0].disks[0].partition; a part of a disk has one user, unless all of them are read_only",
+        ),
+        (partition(r#"{ "range": { "first": 36028797018963967, "count": 2 } }"#), "cells[0].disks[0].partition.range: ends at sector 36028797018963969; no disk has more than 2^55 sectors"),
+        (
+            disks(&format!("{}, {}", disk(r#""p""#, r#", "serial": "s""#), disk(r#""q""#, r#", "serial": "s""#))),
+            "cells[0].disks[1].serial: \"s\" is the serial of cells[0].disks[0] already; a guest tells its disks apart by it: choose another",
+        ),
+        (second_controller(r#""name": "disk0", "slot": 8"#), "controllers[1].name: \"disk0\" is the name of controllers[0] already; choose another name"),
+        (second_controller(r#""name": "disk1", "slot": 0"#), "controllers[1].slot: slot 0 (interrupt 48) is used by controllers[0] already; choose another slot"),
+        (second_controller(r#""name": "disk1", "slot": 7"#), "controllers[1].slot: slots 7 and 0 (controllers[0]) share a page; give each controller one of 0-7, 8-15, 16-23, 24-31"),
+        (cell(r#""on_hang": "restart""#), "cells[0].on_hang: nobody watches this cell; set watchdog_seconds to the seconds of silence that are too many"),
+        (cell(r#""cmdline": "console=hvc0", "console": "pl011""#), "cells[0].cmdline: console=hvc0 is a virtio-console, and the cell has only a PL011; write console=ttyAMA0, or \"console\": \"virtio\""),
+        (cell(r#""cmdline": "root=/dev/vdb rw""#), "cells[0].cmdline: root is on /dev/vdb, and the cell has only /dev/vda; add the disk to disks, or name one that is there"),
+        (r#"{ "cells": [{ "name": "a", "memory": "16M", "kernel": "k", "cmdline": "root=/dev/vda" }] }"#.into(), "cells[0].cmdline: root is on /dev/vda, and the cell has no disks; add the disk to disks, or name one that is there"),
+        (cell(r#""initrd": "a.dtb""#), "cells[0].initrd: \"a.dtb\" is the name of a file that is generated; rename the file, or put it into a directory"),
+        (with(r#""Image""#, r#""vmm.elf""#), "cells[0].kernel: \"vmm.elf\" is the name of a file that is generated; rename the file, or put it into a directory"),
+    ];
+    assert!(cases.len() >= 40);
+    for (text, message) in cases {
+        let lines: String = message.lines().map(|line| format!("partita.json: {line}\n")).collect();
+        assert_eq!(sentences(text), lines, "for {text}");
+    }
+    assert_eq!(sentences(GOOD), "accepted");
+}
