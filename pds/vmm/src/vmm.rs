@@ -224,7 +224,7 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
             Phase::Preparing(done) if self.is(vcpu, Vcpu::Running) => {
                 self.preparation_exit(done, vcpu, label, words)
             }
-            _ => self.replying = None, // a fault from before it was stopped: stays unanswered
+            _ => {} // a fault from before it was stopped: stays unanswered
         }
         self.next()
     }
@@ -270,8 +270,13 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
                 self.notify_now();
                 Next::Wait
             }
-            _ => {
-                self.replying = None;
+            unanswered => {
+                // Its fault is given up, or the reply object would still hold it at the next receive: seL4 then cancels it
+                // as well, but a debug kernel prints a line each time.
+                if let Some(vcpu) = unanswered.or(self.replying.take()) {
+                    self.replying = None;
+                    self.machine.suspend(vcpu);
+                }
                 self.notify.take().map_or(Next::Receive, Next::Notify)
             }
         }

@@ -69,8 +69,7 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
                 self.machine.suspend(vcpu);
             }
         }
-        // The fault of a vCPU that sleeps is given up with the next receive; it is resumed instead of answered then.
-        self.replying = None;
+        // The fault of a vCPU that sleeps is given up before the next receive; it is resumed instead of answered then.
         self.phase = Phase::Paused;
         log_line!(self.logger, "guest paused");
         self.publish();

@@ -25,8 +25,6 @@ const WRITER: &str = "(n=0; until [ -e /run/smoke.stop ]; do f=/root/smoke.$((n%
 
 /// Prompt of the management shell.
 const SHELL: &str = "partita> ";
-/// What console says without one.
-const NO_SHELL: &str = "the management shell is not there yet";
 
 /// The terminal, and who is in front.
 struct Terminal<'a> {
@@ -54,17 +52,20 @@ pub fn run(session: Session, subjects: &[Subject<'_>], progress: &Progress) -> R
     for n in guests() {
         terminal.wait_for_rounds(n, FILES)?;
     }
-    let at_once = if subjects.len() > 1 { "all guests at once, " } else { "" };
-    println!("  guests: {at_once}{FILES} files of {MIB} MiB each written and synced");
+    let at_once = if subjects.len() > 1 { "all at once, " } else { "" };
+    println!("  guests: {at_once}{FILES} files of {MIB} MiB written and synced by each");
 
     let last = subjects.len() - 1;
     terminal.stop_writing(last)?;
     let written_by_last = terminal.hashes(last)?;
     progress.detail(&format!("restarting {}", subjects[last].name));
     let before: Vec<u64> = (0..last).map(|n| terminal.rounds(n)).collect::<Result<_>>()?;
-    let how = terminal.restart(last)?;
+    terminal.restart(last)?;
     terminal.verify(last, &written_by_last)?;
-    println!("  guest {}: restarted by {how}, same hashes read from its disk", subjects[last].name);
+    println!(
+        "  guest {}: restarted from the management shell, same hashes read from its disk",
+        subjects[last].name
+    );
     for (n, before) in before.into_iter().enumerate() {
         terminal.wait_for_rounds(n, before + 1)?;
         let rounds = terminal.rounds(n)? - before;
@@ -95,7 +96,7 @@ pub fn run(session: Session, subjects: &[Subject<'_>], progress: &Progress) -> R
 impl Terminal<'_> {
     /// Brings a guest to the front.
     fn bring(&mut self, n: usize) -> Result {
-        if self.subjects.len() == 1 || self.front == Some(n) {
+        if self.front == Some(n) {
             return Ok(());
         }
         let subject = &self.subjects[n];
@@ -214,33 +215,21 @@ impl Terminal<'_> {
         }
     }
 
-    /// Restarts the guest and waits for its shell; what did it.
+    /// Has the management shell restart the guest, and waits for its shell.
     ///
     /// Who comes back to a console sees its last lines again. So that no old prompt is taken for the new one, the guest
     /// first says more than is shown again, and then nothing.
-    fn restart(&mut self, n: usize) -> Result<&'static str> {
+    fn restart(&mut self, n: usize) -> Result {
         let name = self.subjects[n].name;
         self.bring(n)?;
         self.session.send("seq 1 2000; printf '@@%s@@\\n' waiting; sleep 3600\n")?;
         self.session.expect("@@waiting@@", SHORT)?;
         self.session.send("\x1d0")?;
-        let how = match self.session.expect_any(&[SHELL, NO_SHELL], SHORT)? {
-            (0, _) => {
-                self.session.send(&format!("restart {name}\r"))?;
-                self.session.expect(&format!("{name}: restarts"), SHORT)?;
-                self.front = None;
-                self.bring(n)?;
-                "the management shell"
-            }
-            _ => {
-                self.session.send("\x03")?;
-                self.session.send("printf '@@%s@@\\n' restarting; busybox reboot -f\n")?;
-                self.session.expect("@@restarting@@", SHORT)?;
-                "its own reboot"
-            }
-        };
-        self.wait_for_shell(n)?;
-        Ok(how)
+        self.front = None;
+        self.session.expect(SHELL, SHORT)?;
+        self.session.send(&format!("restart {name}\r"))?;
+        self.session.expect(&format!("{name}: restarts"), SHORT)?;
+        self.wait_for_shell(n)
     }
 
     /// Linux itself refuses sectors beyond a disk's end, but not those of a partition that it was told reaches there.
