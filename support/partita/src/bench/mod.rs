@@ -85,7 +85,7 @@ impl Scratch {
     fn new(out: &Path) -> Self {
         let memory = Path::new("/dev/shm");
         // The image takes about 300 MiB, and the jobs write as much again.
-        let room = process::output(Command::new("df").args(["-Pm", "--output=avail", "/dev/shm"]))
+        let room = process::output(Command::new("df").args(["-m", "--output=avail", "/dev/shm"]))
             .ok()
             .and_then(|text| text.lines().last()?.trim().parse::<u64>().ok())
             .is_some_and(|mib| mib > 2048);
