@@ -58,7 +58,8 @@ fuzz_target!(|input: Input<'_>| {
     if let Some((lba, count, size, first, last)) = input.header
         && bytes.len() >= 2 * block
     {
-        let mut put = |at: usize, field: &[u8]| bytes[block + at..block + at + field.len()].copy_from_slice(field);
+        let mut put =
+            |at: usize, field: &[u8]| bytes[block + at..block + at + field.len()].copy_from_slice(field);
         put(0, b"EFI PART");
         put(8, &0x10000u32.to_le_bytes());
         put(12, &92u32.to_le_bytes());

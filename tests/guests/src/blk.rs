@@ -92,14 +92,22 @@ pub fn memory() -> *mut Memory {
 }
 
 /// A store that the device sees.
-pub fn set<T>(place: *mut T, value: T) {
-    // SAFETY: callers pass fields of `memory()`.
+///
+/// # Safety
+///
+/// `place` must be in [`memory`].
+pub unsafe fn set<T>(place: *mut T, value: T) {
+    // SAFETY: by contract; the guest has one thread.
     unsafe { place.write_volatile(value) };
 }
 
 /// A load of what the device wrote.
-pub fn get<T: Copy>(place: *const T) -> T {
-    // SAFETY: as in `set`.
+///
+/// # Safety
+///
+/// As [`set`].
+pub unsafe fn get<T: Copy>(place: *const T) -> T {
+    // SAFETY: by contract.
     unsafe { place.read_volatile() }
 }
 
@@ -281,6 +289,18 @@ impl Disk {
         // SAFETY: in bounds.
         unsafe { get(&raw const (*memory()).used[1 + 2 * last + 1]) }
     }
+}
+
+/// What is in a slot's data now.
+pub fn load(slot: usize) -> [u8; 4096] {
+    // SAFETY: `data` is in our memory.
+    unsafe { get(data(slot)) }
+}
+
+/// Puts data into a slot.
+pub fn store(slot: usize, value: [u8; 4096]) {
+    // SAFETY: `data` is in our memory.
+    unsafe { set(data(slot), value) };
 }
 
 /// Data of a slot.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use partita::{fail, failure::Result};
 use partita_system_tests::{
     disk,
-    fixture::{self, BOOT, POWERED_OFF, PROMPT, SOON, System, with_system},
+    fixture::{self, BOOT, PROMPT, SOON, System, with_system},
 };
 
 /// A panic or a fault of a PD, as the monitor, the supervisor or the kernel reports it.

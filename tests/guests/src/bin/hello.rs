@@ -6,7 +6,7 @@ fn main() {}
 
 #[cfg(target_os = "none")]
 mod guest {
-    use partita_test_guests::blk::{self, BASE, Disk, FLUSH, GET_ID, IN, OUT, data, get, memory, reg, set};
+    use partita_test_guests::blk::{self, BASE, Disk, FLUSH, GET_ID, IN, OUT, get, load, memory, reg, store};
     use partita_test_guests::check::{check, equal, summary};
     use partita_test_guests::machine::{self, frequency, hvc, now, read, smc, wait_for};
     use partita_test_guests::{println, refused};
@@ -62,16 +62,16 @@ mod guest {
         // The last page of the window: kept, overwritten, read back, put back.
         let place = capacity - 8;
         equal("read the last page", disk.request(IN, place, 4096).into(), 0);
-        let saved = get(data(0));
+        let saved = load(0);
         let pattern: [u8; 4096] = core::array::from_fn(|i| (i as u8).wrapping_mul(31) ^ (i >> 8) as u8);
-        set(data(0), pattern);
+        store(0, pattern);
         equal("write", disk.request(OUT, place, 4096).into(), 0);
         equal("used.len of a write", disk.used_length().into(), 1);
         equal("flush", disk.request(FLUSH, 0, 0).into(), 0);
-        set(data(0), [0; 4096]);
+        store(0, [0; 4096]);
         equal("read back", disk.request(IN, place, 4096).into(), 0);
-        check("what was written is there", get(data(0)) == pattern);
-        set(data(0), saved);
+        check("what was written is there", load(0) == pattern);
+        store(0, saved);
         equal("put back", disk.request(OUT, place, 4096).into(), 0);
 
         // The neighbour begins behind the last sector.
@@ -84,7 +84,7 @@ mod guest {
         equal("odd length", disk.request(IN, 0, 100).into(), 1);
         equal("unknown request", disk.request(77, 0, 512).into(), 2);
         equal("GET_ID", disk.request(GET_ID, 0, 20).into(), 0);
-        check("serial is text", get(data(0))[0].is_ascii_graphic());
+        check("serial is text", load(0)[0].is_ascii_graphic());
         equal("still reads", disk.request(IN, capacity - 1, 512).into(), 0);
 
         // Five at once.

@@ -111,7 +111,14 @@ fn steps(root: &Path) -> Vec<Plan> {
     add("lint", "format of fuzz", 2, Counting::Whole, fuzz_format);
     let clippy = cargo(&["clippy", "-q", "--workspace", "--all-targets", "--", "-Dwarnings"]);
     add("lint", "clippy", 15, Counting::Whole, clippy);
+    // The freestanding programs take seL4's numbers from an SDK.
+    let sdk = root.join("build/sdk");
+    let mut build =
+        cargo(&["run", "-q", "--profile", "host", "-p", "partita-microkit", "--bin", "build-sdk"]);
+    build.args(["--", "--out"]).arg(&sdk).arg("--target-dir").arg(root.join("build/target"));
+    add("lint", "embedded SDK", 10, Counting::Whole, build);
     let mut clippy = cargo(&["clippy", "-q", "--release", "--target", TARGET]);
+    clippy.env("SEL4_INCLUDE_DIRS", sdk.join("board/qemu_virt_aarch64/debug/include"));
     for package in FREESTANDING {
         clippy.args(["-p", package]);
     }
@@ -160,9 +167,9 @@ fn steps(root: &Path) -> Vec<Plan> {
     let fuzz = cargo(&["run", "-q", "-p", "partita-system-tests", "--bin", "fuzz", "--", "--seconds", "5"]);
     add("fuzz", "fuzz", 10, Counting::Printed, fuzz);
 
-    let sdk = root.join("build/sdk");
-    let mut build = cargo(&["run", "-q", "--release", "-p", "partita-microkit", "--bin", "build-sdk"]);
-    build.args(["--target-dir", "build/target", "--", "--out"]).arg(&sdk);
+    let mut build =
+        cargo(&["run", "-q", "--profile", "host", "-p", "partita-microkit", "--bin", "build-sdk"]);
+    build.args(["--", "--out"]).arg(&sdk).arg("--target-dir").arg(root.join("build/target"));
     add("conformance", "embedded SDK", 10, Counting::Whole, build);
     let official = env::var_os("MICROKIT_SDK").filter(|dir| !dir.is_empty()).map(PathBuf::from);
     for (kind, sdk) in [("embedded", Some(sdk)), ("official", official)] {
