@@ -11,7 +11,6 @@ use partita_pd_vmm::terminal::{Port, Terminal};
 use partita_pd_vmm::vmm::{CellLink, Parts, Slot, TimerLink, Vmm};
 use partita_protocol::backend::BackendStatus;
 use partita_protocol::layout::{channel, guest, size, vaddr};
-use partita_protocol::lifecycle::{Actual, Wanted};
 use partita_protocol::stats::VmmStats;
 use partita_ring::log::Logger;
 use partita_ring::{Duplex, Mine, Yours};

@@ -95,8 +95,8 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
             return Ok(Some(status));
         }
         if Instant::now() >= end {
-            // The child leads its own process group.
-            Command::new("kill").args(["-KILL", "--", &format!("-{}", child.id())]).status()?;
+            // The child leads its own process group. The shell's own kill: a bare system has no other.
+            Command::new("sh").args(["-c", &format!("kill -KILL -{}", child.id())]).status()?;
             child.wait()?;
             return Ok(None);
         }
