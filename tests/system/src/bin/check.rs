@@ -147,7 +147,8 @@ fn steps(root: &Path) -> Vec<Plan> {
             .env_remove("RUSTC")
             .env_remove("RUSTUP_TOOLCHAIN")
             .env("PROPTEST_CASES", "4");
-        miri.env("MIRIFLAGS", "-Zmiri-disable-isolation");
+        // Guest memory of a test stays allocated: handles to it are copies without an owner.
+        miri.env("MIRIFLAGS", "-Zmiri-disable-isolation -Zmiri-ignore-leaks");
         for package in MIRI {
             miri.args(["-p", package]);
         }

@@ -16,6 +16,9 @@ use super::counts::Counts;
 /// How many of the last lines of a failed step are shown.
 const TAIL: usize = 60;
 
+/// Signs of failure: lines with one of them are shown, too.
+const SIGNS: &[&str] = &["... FAILED", " panicked at ", "error: ", "error[", "minimal failing input"];
+
 /// How a step's success is counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Counting {
@@ -67,7 +70,14 @@ impl Step {
         println!("{}: {counts} ({:.0} s)", self.name, begin.elapsed().as_secs_f32());
         if problem.is_some() || counts.failed > 0 {
             let lines: Vec<&str> = printed.lines().collect();
-            for line in &lines[lines.len().saturating_sub(TAIL)..] {
+            let end = lines.len().saturating_sub(TAIL);
+            // What went wrong may be far from the end: many suites in one step.
+            for line in
+                lines[..end].iter().filter(|line| SIGNS.iter().any(|sign| line.contains(sign))).take(TAIL / 2)
+            {
+                println!("    {line}");
+            }
+            for line in &lines[end..] {
                 println!("    {line}");
             }
             println!(
