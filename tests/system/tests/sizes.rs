@@ -39,7 +39,7 @@ fn text_and_memory_stay_within_their_limits() {
     let mut pds = 0;
     for pd in document.descendants().filter(|node| node.has_tag_name("protection_domain")) {
         let program = pd.children().find(|node| node.has_tag_name("program_image")).unwrap();
-        let program = context.programs().join(program.attribute("path").unwrap());
+        let program = built.out.join(program.attribute("path").unwrap());
         let size = text(&program);
         println!("{}: {size} bytes of text", program.display());
         assert!(size < 160 * KIB, "{} has {size} bytes of text", program.display());
