@@ -150,7 +150,9 @@ fn the_console_loses_nothing_in_either_direction() {
             (0..400).map(|n| format!("line {n} of what was pasted, {:032x}\n", n * 7919)).collect();
         let lines: Vec<&str> = text.split_inclusive('\n').collect();
         for piece in lines.chunks(50) {
-            session.send("stty -echo; cat >> /root/pasted\n")?;
+            // Only when `cat` reads does ^D mean the end: before, the shell's line editor has the terminal.
+            session.send("stty -echo; echo rea''dy; cat >> /root/pasted\n")?;
+            session.expect("ready", SOON)?;
             session.send(&piece.concat())?;
             session.send("\x04stty echo\n")?;
             session.shell_ok("sync", SOON)?;
