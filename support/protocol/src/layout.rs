@@ -29,6 +29,8 @@ pub mod channel {
     pub const SUPERVISOR: usize = 41;
     /// To `timer`.
     pub const TIMER: usize = 42;
+    /// From `supervisor`: "are you alive?", once a second (see [`crate::alive`]).
+    pub const PING: usize = 43;
 
     /// In a VMM: to `blk` number `n`.
     pub const fn vmm_blk(n: usize) -> usize {
@@ -101,6 +103,12 @@ impl Service {
 /// `supervisor`'s channel and child id for the VMM of cell `n`.
 pub const fn supervisor_vmm(cell: usize) -> usize {
     16 + cell
+}
+
+/// `supervisor`'s channel id for the pings to its child with this id ([`Service::index`] or [`supervisor_vmm`]).
+pub const fn supervisor_ping(child: usize) -> usize {
+    let cells = supervisor_vmm(0);
+    channel::PING + if child < cells { child } else { Service::COUNT + child - cells }
 }
 
 /// Virtual addresses. A VMM or a service maps its own end of a link at the fixed address; a service that has one link per
@@ -236,4 +244,5 @@ pub mod guest {
 const _: () = assert!(channel::service(Service::COUNT - 1) < channel::CONSOLE);
 const _: () = assert!(channel::client(MAX_CELLS - 1) < channel::service(0));
 const _: () = assert!(supervisor_vmm(MAX_CELLS - 1) < 40);
+const _: () = assert!(supervisor_ping(supervisor_vmm(MAX_CELLS - 1)) <= 61);
 const _: () = assert!(vaddr::cell_link(MAX_CELLS - 1, vaddr::BACKEND_STATUS) < vaddr::GUEST_KERNEL);

@@ -10,7 +10,7 @@
 use partita_config::{Cell, Config, Controller, Pd as Who};
 use partita_protocol::{
     disk_stats,
-    layout::{self, Service, channel, guest, priority, size, supervisor_vmm, vaddr},
+    layout::{self, Service, channel, guest, priority, size, supervisor_ping, supervisor_vmm, vaddr},
 };
 
 use super::model::{Channel, End, Map, Pd, Region, System, VirtualMachine};
@@ -291,6 +291,9 @@ impl Composer<'_> {
         if pd != "supervisor" {
             let up = End { pd: pd.into(), id: channel::SUPERVISOR, calls: true };
             self.channel(up, End { pd: "supervisor".into(), id: client.supervisor_id, calls: false });
+            self.notify("supervisor", supervisor_ping(client.supervisor_id), pd, channel::PING);
+            let far = client.far(vaddr::ALIVE);
+            self.link(format!("alive.{pd}"), size::PAGE, (pd, vaddr::ALIVE), ("supervisor", far));
         }
         if pd != "console" {
             self.notify(pd, channel::CONSOLE, "console", client.id);
