@@ -21,6 +21,8 @@ use sel4_microkit::{
 use crate::setup::{self, BlkBackend};
 
 const IRQ: Channel = Channel::new(channel::DEVICE_IRQ);
+const SUPERVISOR: Channel = Channel::new(channel::SUPERVISOR);
+const PING: Channel = Channel::new(channel::PING);
 /// Message registers that a call may have.
 const CALL_MRS: usize = 6;
 
@@ -60,15 +62,21 @@ struct Blk {
 
 #[protection_domain]
 fn init() -> impl Handler {
+    let again = setup::alive().begin();
     // SAFETY: the host tool gives every PD its log ring at the layout's addresses.
     let logger = unsafe { Logger::at_layout(|| Channel::new(channel::CONSOLE).notify()) };
     let logger = LOGGER.take().map(|place| &*place.insert(logger));
     let backend = logger.and_then(|logger| {
         let place = BACKEND.take()?;
-        *place = setup::start(logger, CONFIG.take()?, TABLES.take()?);
+        *place = setup::start(logger, CONFIG.take()?, TABLES.take()?, again);
         place.as_mut()
     });
-    Blk { backend, unacknowledged: false, deferred: None }
+    let mut blk = Blk { backend, unacknowledged: false, deferred: None };
+    // After a restart the clients' VMMs wait to hear of it.
+    blk.work();
+    setup::alive().ready();
+    SUPERVISOR.notify();
+    blk
 }
 
 impl Blk {
@@ -107,6 +115,9 @@ impl Handler for Blk {
     type Error = Infallible;
 
     fn notified(&mut self, channels: ChannelSet) -> Result<(), Infallible> {
+        if channels.contains(PING) {
+            setup::alive().beat();
+        }
         let Some(backend) = &mut self.backend else { return Ok(()) };
         if channels.contains(IRQ) {
             self.unacknowledged = true;

@@ -11,6 +11,7 @@ use heapless::Vec as Slots;
 use partita_guest::gic::Injection;
 use partita_guest::registers;
 use partita_protocol::MAX_VCPUS;
+use partita_protocol::alive::Alive;
 use partita_protocol::backend::{self, BackendStatus, DeviceStatus, Status};
 use partita_protocol::layout::{channel, guest};
 use partita_protocol::lifecycle::{Actual, Wanted};
@@ -223,6 +224,7 @@ struct Shared {
     stats: &'static VmmStats,
     wanted: &'static Wanted,
     actual: &'static Actual,
+    alive: &'static Alive,
 }
 
 impl Shared {
@@ -247,6 +249,7 @@ impl Shared {
             request: leak(TimerRequest { deadline: Default::default() }),
             stats: leak(VmmStats::new()),
             wanted: leak(Wanted::default()),
+            alive: leak(Alive::default()),
             actual: leak(Actual::default()),
         }
     }
@@ -296,15 +299,18 @@ impl Guest {
     /// The same with several vCPUs.
     pub fn with_vcpus(autostart: bool, vcpus: usize) -> Self {
         let machine = FakeMachine::default();
-        let Shared { ram, pages, log, console, backend, timer, request, stats, wanted, actual } =
+        let Shared { ram, pages, log, console, backend, timer, request, stats, wanted, actual, alive } =
             SHARED.with(|shared| *shared);
         backend.devices[0].needs_reset.store(0, Ordering::Relaxed);
         timer.fired.store(0, Ordering::Relaxed);
         wanted.valid.store(0, Ordering::Relaxed);
+        alive.clear();
+        actual.held.iter().flatten().for_each(|intid| intid.store(0, Ordering::Relaxed));
         let attach = |(mine, yours)| Duplex::new(mine, yours);
         let mut disks = Slots::new();
         let _ = disks.push(Slot::Waiting(pages[0], Backend { channel: 0, device: 0, status: backend }));
         let vmm = Vmm::new(Parts {
+            alive,
             machine: machine.clone(),
             logger: Logger::new(log[0].0, log[0].1, || ()),
             ram: ram.ram(),

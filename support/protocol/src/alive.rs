@@ -35,6 +35,13 @@ impl Alive {
         self.ready.store(self.begun.load(Ordering::Relaxed), Ordering::Release);
     }
 
+    /// As at boot, for tests that use a page again.
+    pub fn clear(&self) {
+        for word in [&self.begun, &self.ready, &self.beats, &self.kept] {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Answers a ping.
     pub fn beat(&self) {
         self.beats.store(self.beats.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);

@@ -182,7 +182,8 @@ pub mod vaddr {
     pub const DOORBELL_TX: usize = 0x1128_0000;
     /// Doorbells for a cell: written by `ivc`, read by its VMM.
     pub const DOORBELL_RX: usize = 0x112c_0000;
-    /// Sign of life of a PD: written by it, read by the supervisor at its `service_link` or `cell_link`.
+    /// Signs of life of a PD ([`crate::alive::Alive`]): written by it, read by the supervisor at its `service_link` or
+    /// `cell_link`.
     pub const HEALTH: usize = 0x1168_0000;
     /// Counters of `ivc`: written by it, read by the supervisor.
     pub const IVC_STATS: usize = 0x1174_0000;

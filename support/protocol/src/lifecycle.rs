@@ -60,8 +60,8 @@ pub struct Actual {
     pub vcpus_on: AtomicU32,
     /// Counts signs of life for the watchdog: any exit that a dead guest does not make (timer, device and PSCI calls).
     pub heartbeat: AtomicU64,
-    /// INTIDs that were last written to each list register of each vCPU, for the VMM itself: the kernel cannot be asked, and
-    /// a VMM that was restarted has to end what is active in them (0: nothing).
+    /// INTID plus one that was last written to each list register of each vCPU, for the VMM itself: the kernel cannot be
+    /// asked, and a VMM that was restarted has to end what is active in them (0: nothing).
     pub held: [[AtomicU32; LIST_REGISTERS]; MAX_VCPUS],
 }
 

@@ -9,6 +9,7 @@ use partita_protocol::stats::Counter;
 use partita_protocol::supervisor::StopReason;
 use partita_protocol::{MAX_CELLS, MAX_DISKS};
 
+use super::services;
 use super::table::{self, Bytes, Time, number, text};
 use super::view::{CellView, DiskView, System};
 use crate::lifecycle::Order;
@@ -30,11 +31,17 @@ enum Argument {
     None,
     Cell,
     MaybeCell,
+    /// A cell or a PD.
+    Either,
+    /// Whatever the command makes of them.
+    Words,
 }
 
 #[derive(Clone, Copy)]
 enum Run {
     Cells,
+    Services,
+    Kill,
     Order(Order),
     Disks,
     Links,
@@ -46,7 +53,7 @@ enum Run {
 impl Command {
     /// Whether the name of a cell can follow it.
     pub fn takes_cell(&self) -> bool {
-        matches!(self.argument, Argument::Cell | Argument::MaybeCell)
+        matches!(self.argument, Argument::Cell | Argument::MaybeCell | Argument::Either)
     }
 }
 
@@ -55,13 +62,25 @@ const fn command(name: &'static str, argument: Argument, run: Run, help: &'stati
 }
 
 /// All of them.
-pub const COMMANDS: [Command; 11] = [
+pub const COMMANDS: [Command; 13] = [
     command("cells", Argument::None, Run::Cells, "what the guests do"),
     command("start", Argument::Cell, Run::Order(Order::Start), "start a guest with fresh memory"),
     command("stop", Argument::Cell, Run::Order(Order::Stop), "switch a guest off at once, as by its plug"),
     command("pause", Argument::Cell, Run::Order(Order::Pause), "stop its vCPUs where they are"),
     command("resume", Argument::Cell, Run::Order(Order::Resume), "let a paused guest go on"),
-    command("restart", Argument::Cell, Run::Order(Order::Restart), "start it afresh, whatever it does now"),
+    command(
+        "restart",
+        Argument::Either,
+        Run::Order(Order::Restart),
+        "start a guest or a PD afresh, whatever it does now",
+    ),
+    command("services", Argument::None, Run::Services, "what the protection domains do"),
+    command(
+        "kill",
+        Argument::Words,
+        Run::Kill,
+        "test: NAME [COUNT [EVERY_MS]] make a PD fault wherever it is",
+    ),
     command("disks", Argument::None, Run::Disks, "their windows, requests and latencies"),
     command("links", Argument::None, Run::Links, "links between guests"),
     command("stats", Argument::MaybeCell, Run::Stats, "exits and interrupts of one guest or all"),
@@ -114,12 +133,16 @@ pub fn execute(name: &str, words: &[&str], system: &mut impl System, out: &mut d
         return out.write_str(" (help lists all commands)\n");
     };
     let cell = match (command.argument, words) {
-        (Argument::None, []) | (Argument::MaybeCell, []) => None,
-        (Argument::Cell | Argument::MaybeCell, [name]) => match find(system, name) {
+        (Argument::None, []) | (Argument::MaybeCell, []) | (Argument::Words, _) => None,
+        (Argument::Either, [name]) if services::find(system, name).is_some() => None,
+        (Argument::Either | Argument::Cell | Argument::MaybeCell, [name]) => match find(system, name) {
             Some(cell) => Some(cell),
             None => return no_cell(system, name, out),
         },
         (Argument::None, _) => return writeln!(out, "{name} stands alone; nothing can follow it"),
+        (Argument::Either, _) => {
+            return writeln!(out, "{name} takes the name of a cell or a PD: {name} NAME");
+        }
         (Argument::Cell, _) => return writeln!(out, "{name} takes the name of one cell: {name} NAME"),
         (Argument::MaybeCell, _) => {
             return writeln!(out, "{name} takes the name of one cell, or nothing for all: {name} [NAME]");
@@ -136,6 +159,14 @@ pub fn execute(name: &str, words: &[&str], system: &mut impl System, out: &mut d
             Ok(())
         }
         (Run::Help, _) => help(out),
+        (Run::Services, _) => services::list(system, out),
+        (Run::Kill, _) => services::kill(system, words, out),
+        (Run::Order(Order::Restart), None) => {
+            match words.first().and_then(|name| services::find(system, name)) {
+                Some(pd) => services::restart(system, pd, out),
+                None => Ok(()),
+            }
+        }
         (Run::Cells | Run::Order(_), _) => cells(system, out),
     }
 }
@@ -338,7 +369,8 @@ fn help(out: &mut dyn Write) -> fmt::Result {
     for Command { name, argument, help, .. } in &COMMANDS {
         let argument = match argument {
             Argument::None => "",
-            Argument::Cell => "NAME",
+            Argument::Cell | Argument::Either => "NAME",
+            Argument::Words => "...",
             Argument::MaybeCell => "[NAME]",
         };
         writeln!(out, "  {name:8} {argument:6}  {help}")?;

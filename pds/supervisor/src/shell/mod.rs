@@ -8,6 +8,7 @@
 
 pub mod command;
 pub mod completion;
+mod services;
 pub mod table;
 pub mod view;
 

@@ -20,8 +20,8 @@ use crate::board::{Board, DeviceAt};
 const GICV: &str = "gicv";
 /// Stack of every PD: parsing partita.json is what needs most.
 const STACK: u64 = 0x1_0000;
-/// The VMM also keeps its devices there.
-const VMM_STACK: u64 = 0x2_0000;
+/// The VMM also keeps its devices there, the supervisor the state of all its children.
+const BIG_STACK: u64 = 0x2_0000;
 /// Name of the region and of the file with partita.json.
 pub const CONFIG: &str = "partita.json";
 
@@ -180,7 +180,7 @@ impl Composer<'_> {
             name: "supervisor".into(),
             elf: "supervisor.elf",
             priority: priority::SUPERVISOR,
-            stack: STACK,
+            stack: BIG_STACK,
             // To power the machine off.
             smc: true,
             maps: vec![config_map()],
@@ -277,7 +277,7 @@ impl Composer<'_> {
             name: vmm_name(self.config, n),
             elf: "vmm.elf",
             priority: priority::VMM,
-            stack: VMM_STACK,
+            stack: BIG_STACK,
             id: Some(supervisor_vmm(n)),
             maps,
             vm: Some(vm),
@@ -292,8 +292,8 @@ impl Composer<'_> {
             let up = End { pd: pd.into(), id: channel::SUPERVISOR, calls: true };
             self.channel(up, End { pd: "supervisor".into(), id: client.supervisor_id, calls: false });
             self.notify("supervisor", supervisor_ping(client.supervisor_id), pd, channel::PING);
-            let far = client.far(vaddr::ALIVE);
-            self.link(format!("alive.{pd}"), size::PAGE, (pd, vaddr::ALIVE), ("supervisor", far));
+            let far = client.far(vaddr::HEALTH);
+            self.link(format!("health.{pd}"), size::PAGE, (pd, vaddr::HEALTH), ("supervisor", far));
         }
         if pd != "console" {
             self.notify(pd, channel::CONSOLE, "console", client.id);

@@ -1,5 +1,7 @@
+use super::super::view::PdView;
 use super::*;
 use crate::lifecycle::Refused;
+use crate::restarts::{State, Why};
 
 /// A system of as many cells and disks as given.
 pub struct Fake {
@@ -7,6 +9,8 @@ pub struct Fake {
     disks: usize,
     pub orders: std::vec::Vec<(usize, Order)>,
     pub off: bool,
+    pub kills: std::vec::Vec<(usize, u32, u32)>,
+    pub restarted: std::vec::Vec<usize>,
     refused: Option<Refused>,
 }
 
@@ -15,7 +19,15 @@ const NAMES: [&str; MAX_CELLS] =
 
 impl Fake {
     pub fn two() -> Self {
-        Fake { cells: 2, disks: 1, orders: vec![], off: false, refused: None }
+        Fake {
+            cells: 2,
+            disks: 1,
+            orders: vec![],
+            off: false,
+            refused: None,
+            kills: vec![],
+            restarted: vec![],
+        }
     }
 
     pub fn full() -> Self {
@@ -75,6 +87,31 @@ impl System for Fake {
     fn order(&mut self, n: usize, order: Order) -> Result<(), Refused> {
         self.orders.push((n, order));
         self.refused.map_or(Ok(()), Err)
+    }
+
+    fn pd(&self, n: usize) -> Option<PdView> {
+        let (name, why) = [(0, ("timer", None)), (4, ("blk_disk0", Some(Why::Hang)))]
+            .into_iter()
+            .find(|(id, _)| *id == n)?
+            .1;
+        let name = name.try_into().unwrap();
+        Some(PdView {
+            name,
+            state: if n == 0 { State::Up } else { State::Held },
+            restarts: 5,
+            beats: 77,
+            why,
+        })
+    }
+
+    fn restart_pd(&mut self, n: usize) -> Result<(), &'static str> {
+        self.restarted.push(n);
+        if n == 0 { Err("cannot") } else { Ok(()) }
+    }
+
+    fn kill(&mut self, n: usize, count: u32, every: u32) -> Result<(), &'static str> {
+        self.kills.push((n, count, every));
+        Ok(())
     }
 
     fn shut_down(&mut self) {
@@ -178,7 +215,10 @@ fn help_names_every_command() {
     for command in &COMMANDS {
         assert!(help.contains(&format!("  {} ", command.name)), "{help}");
     }
-    assert!(help.contains("  restart  NAME    start it afresh, whatever it does now\n"), "{help}");
+    assert!(
+        help.contains("  restart  NAME    start a guest or a PD afresh, whatever it does now\n"),
+        "{help}"
+    );
     assert!(help.lines().all(|line| line.len() < 80));
 }
 
@@ -193,4 +233,40 @@ fn distances() {
     assert_eq!(distance(&long, &long), 0);
     assert_eq!(COMMANDS.iter().filter(|c| c.name.len() > 8).count(), 0);
     assert!(Counter::ALL.iter().all(|counter| counter.name().len() <= TITLE - 2));
+}
+
+#[test]
+fn protection_domains_are_listed_restarted_and_killed() {
+    let mut system = Fake::two();
+    let lines = run(&mut system, "services");
+    let lines: std::vec::Vec<_> = lines.lines().collect();
+    assert!(lines[0].starts_with("PD") && lines[0].ends_with("last stopped because"), "{lines:?}");
+    assert!(lines[1].contains("timer") && lines[1].contains("up"), "{lines:?}");
+    assert!(
+        lines[2].contains("blk_disk0") && lines[2].contains("held") && lines[2].contains("it hung"),
+        "{lines:?}"
+    );
+    assert_eq!(run(&mut system, "restart blk_disk0"), "blk_disk0: restarts\n");
+    assert_eq!(run(&mut system, "restart timer"), "timer cannot\n");
+    assert_eq!(system.restarted, [4, 0]);
+    assert_eq!(run(&mut system, "restart debian1"), "debian1: restarts\n");
+    assert_eq!(system.orders, [(0, Order::Restart)]);
+    assert_eq!(run(&mut system, "restart"), "restart takes the name of a cell or a PD: restart NAME\n");
+    assert!(run(&mut system, "restart blk").contains("there is no cell blk"));
+    assert_eq!(run(&mut system, "kill blk_disk0"), "blk_disk0: killed 1 times, every 1000 ms\n");
+    run(&mut system, "kill blk_disk0 500");
+    run(&mut system, "kill timer 3 20");
+    assert_eq!(system.kills, [(4, 1, 1000), (4, 500, 1000), (0, 3, 20)]);
+    for line in [
+        "kill",
+        "kill blk_disk0 x",
+        "kill blk_disk0 0",
+        "kill blk_disk0 1 0",
+        "kill blk_disk0 1 2 3",
+        "kill blk_disk0 -1",
+    ] {
+        assert!(run(&mut system, line).starts_with("kill takes"), "{line}");
+    }
+    assert!(run(&mut system, "kill vmm_x").starts_with("there is no PD vmm_x"));
+    assert_eq!(system.kills.len(), 3);
 }
