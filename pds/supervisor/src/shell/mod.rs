@@ -7,6 +7,8 @@
 //! dropped: no name or command has any.
 
 pub mod command;
+pub mod log;
+pub mod text;
 pub mod table;
 pub mod view;
 

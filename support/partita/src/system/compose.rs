@@ -42,6 +42,7 @@ pub fn compose(config: &Config<'_>, board: &Board) -> System {
         composer.common_links(&client);
     }
     composer.shell_console();
+    composer.log_history();
     for (c, controller) in config.controllers.iter().enumerate() {
         composer.disk_stats(c, controller);
     }
@@ -314,6 +315,13 @@ impl Composer<'_> {
         let client = Client::service("supervisor", Service::Supervisor);
         let own = [vaddr::GUEST_CONSOLE_TX, vaddr::GUEST_CONSOLE_RX];
         self.both_ways(&client, "console", "shell", own, size::GUEST_CONSOLE_RING);
+    }
+
+    /// The last log lines, for the supervisor.
+    fn log_history(&mut self) {
+        let far = vaddr::service_link(Service::Console.index(), vaddr::LOG_HISTORY);
+        let writer = ("console", vaddr::LOG_HISTORY);
+        self.link("log_history".into(), size::LOG_HISTORY, writer, ("supervisor", far));
     }
 
     /// What the supervisor wants of a cell, and what its VMM has made of it.
