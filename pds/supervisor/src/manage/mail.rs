@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(mail.alive(0, 3, u64::MAX), u64::MAX - 1);
         assert_eq!(mail.alive(0, 3, 0), 0);
         mail.started(0, 0);
-        assert_eq!(mail.signs(0), Some(5));
+        assert_eq!(mail.signs(0), Some(2));
         mail.hello(0, 3, None);
         mail.post(0, "shell", "x");
         mail.started(0, 1);

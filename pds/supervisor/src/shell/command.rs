@@ -57,8 +57,8 @@ impl Argument {
         }
     }
 
-    /// Whether the first word is the name of a cell.
-    pub const fn names_cell(self) -> bool {
+    /// Whether the first word can be the name of a cell.
+    pub const fn takes_cell(self) -> bool {
         matches!(self, Argument::Cell | Argument::MaybeCell | Argument::MaybeName | Argument::CellText)
     }
 }

@@ -171,7 +171,7 @@ pub fn stats(system: &impl System, cell: Option<usize>, out: &mut dyn Write) -> 
 }
 
 /// Characters of the longest title of a counter.
-const TITLE: usize = 10;
+pub const TITLE: usize = 10;
 
 /// A row of `stats`.
 #[derive(Clone, Copy)]
