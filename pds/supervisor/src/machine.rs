@@ -263,7 +263,10 @@ impl Machine {
 
 impl Service for Machine {
     fn is_manager(&self, cell: usize) -> bool {
-        { let _ = cell; false }
+        {
+            let _ = cell;
+            false
+        }
     }
 
     fn mail(&mut self) -> &mut Mail {

@@ -40,7 +40,8 @@ mod tests {
         let line = Line::parse(b"1 4294967295 {\"a\": 1}");
         assert_eq!(line, Some(Line { cell: 1, session: u32::MAX, request: b"{\"a\": 1}" }));
         assert_eq!(Line::parse(b"0 0 ").map(|line| line.request), Some(&b""[..]));
-        for wrong in ["", "1", "1 2", "+1 2 {}", "1 -2 {}", "1  2 {}", "1 4294967296 {}", "x 1 {}", " 1 1 {}"] {
+        for wrong in ["", "1", "1 2", "+1 2 {}", "1 -2 {}", "1  2 {}", "1 4294967296 {}", "x 1 {}", " 1 1 {}"]
+        {
             assert_eq!(Line::parse(wrong.as_bytes()), None, "{wrong}");
         }
     }

@@ -62,7 +62,16 @@ struct Box {
 
 impl Box {
     const fn new() -> Self {
-        Box { session: None, kept: Deque::new(), next: 1, push: 1, got: 0, alive: None, signs: None, epoch: 0 }
+        Box {
+            session: None,
+            kept: Deque::new(),
+            next: 1,
+            push: 1,
+            got: 0,
+            alive: None,
+            signs: None,
+            epoch: 0,
+        }
     }
 
     /// Number of the oldest message kept.

@@ -130,7 +130,9 @@ pub fn answer_to(line: &Line<'_>, system: &mut impl Service, out: &mut Answer) {
             out.failed(request.id, |out| out.write_str("\"command\" and \"type\" exclude each other"));
         }
         (None, None) => out.failed(request.id, |out| {
-            out.write_str("\"command\" is missing: the name of a command, such as \"cells\"; \"help\" lists them")
+            out.write_str(
+                "\"command\" is missing: the name of a command, such as \"cells\"; \"help\" lists them",
+            )
         }),
         (Some(command), None) if !system.is_manager(line.cell) => {
             system.refused(line.cell, command);
@@ -160,7 +162,9 @@ fn run(by: usize, command: &str, request: &Request, system: &mut impl Service, o
         (Run::Send, None) => text.is_none() || name.is_some(),
         _ => text.is_some(),
     };
-    if misplaced && let Some(entry) = crate::shell::command::COMMANDS.iter().find(|entry| entry.name == command) {
+    if misplaced
+        && let Some(entry) = crate::shell::command::COMMANDS.iter().find(|entry| entry.name == command)
+    {
         return out.failed(id, |out| Mistake::Argument(entry).explain(system, true, out));
     }
     match (call.run, call.cell) {

@@ -294,7 +294,10 @@ mod tests {
             ("cells", "a line must be one JSON object: "),
             ("[]", "a line must be one JSON object: "),
             ("{\"command\":\"cells\"", "a line must be one JSON object: "),
-            ("{} {}", "a line must be one JSON object: JSON has non-whitespace trailing characters after the value."),
+            (
+                "{} {}",
+                "a line must be one JSON object: JSON has non-whitespace trailing characters after the value.",
+            ),
             (r#"{"comand":"cells"}"#, "\"comand\" is no key of a request; did you mean \"command\"?"),
             (r#"{"xyzzy":[[[[]]]]}"#, "\"xyzzy\" is no key of a request; docs/management.md lists them"),
             (r#"{"id":"7"}"#, "\"id\" must be a whole number from 0 to 18446744073709551615"),

@@ -34,7 +34,10 @@ fn orders_are_given_by_managers_only() {
     assert_eq!(answer, serde_json::json!({ "id": 7, "ok": true }));
     assert_eq!((system.orders.clone(), system.by.clone()), (vec![(1, Order::Restart)], vec![By::Cell(0)]));
     let answer = ask(&mut system, 1, r#"{"command":"restart","cell":"debian1","id":8}"#);
-    assert_eq!(answer["error"], "debian2 may not manage: its cell in partita.json does not say \"manager\": true");
+    assert_eq!(
+        answer["error"],
+        "debian2 may not manage: its cell in partita.json does not say \"manager\": true"
+    );
     assert_eq!((&answer["ok"], &answer["id"]), (&Value::from(false), &Value::from(8)));
     assert_eq!((system.orders.len(), system.said.clone()), (1, vec![String::from("1 refused restart")]));
     ask(&mut system, 0, r#"{"command":"shutdown"}"#);
@@ -47,19 +50,46 @@ fn mistakes_name_the_place_and_what_would_be_right() {
     for (request, expected) in [
         ("{}", "\"command\" is missing: the name of a command, such as \"cells\"; \"help\" lists them"),
         (r#"{"command":"cells","type":"bye"}"#, "\"command\" and \"type\" exclude each other"),
-        (r#"{"command":"strat"}"#, "there is no command strat; did you mean start? (help lists all commands)"),
+        (
+            r#"{"command":"strat"}"#,
+            "there is no command strat; did you mean start? (help lists all commands)",
+        ),
         (r#"{"command":"start"}"#, "start takes the name of one cell in \"cell\", and no \"text\""),
         (r#"{"command":"start","cell":"debain1"}"#, "there is no cell debain1; did you mean debian1?"),
-        (r#"{"command":"start","cell":"debian1","text":"x"}"#, "start takes the name of one cell in \"cell\", and no \"text\""),
-        (r#"{"command":"start","text":"debian1"}"#, "start takes the name of one cell in \"cell\", and no \"text\""),
+        (
+            r#"{"command":"start","cell":"debian1","text":"x"}"#,
+            "start takes the name of one cell in \"cell\", and no \"text\"",
+        ),
+        (
+            r#"{"command":"start","text":"debian1"}"#,
+            "start takes the name of one cell in \"cell\", and no \"text\"",
+        ),
         (r#"{"command":"cells","cell":"debian1"}"#, "cells stands alone: without \"cell\" and \"text\""),
-        (r#"{"command":"stats","text":"x"}"#, "stats takes the name of one cell in \"cell\", or none for all, and no \"text\""),
-        (r#"{"command":"send","cell":"debian1"}"#, "send takes the name of one cell in \"cell\" and what to tell it in \"text\""),
-        (r#"{"command":"send","text":"x"}"#, "send takes the name of one cell in \"cell\" and what to tell it in \"text\""),
-        (r#"{"command":"broadcast","cell":"debian1","text":"x"}"#, "broadcast takes what to tell in \"text\", and no \"cell\""),
-        (r#"{"command":"broadcast","cell":"debian1"}"#, "broadcast takes what to tell in \"text\", and no \"cell\""),
+        (
+            r#"{"command":"stats","text":"x"}"#,
+            "stats takes the name of one cell in \"cell\", or none for all, and no \"text\"",
+        ),
+        (
+            r#"{"command":"send","cell":"debian1"}"#,
+            "send takes the name of one cell in \"cell\" and what to tell it in \"text\"",
+        ),
+        (
+            r#"{"command":"send","text":"x"}"#,
+            "send takes the name of one cell in \"cell\" and what to tell it in \"text\"",
+        ),
+        (
+            r#"{"command":"broadcast","cell":"debian1","text":"x"}"#,
+            "broadcast takes what to tell in \"text\", and no \"cell\"",
+        ),
+        (
+            r#"{"command":"broadcast","cell":"debian1"}"#,
+            "broadcast takes what to tell in \"text\", and no \"cell\"",
+        ),
         (r#"{"comand":"cells"}"#, "\"comand\" is no key of a request; did you mean \"command\"?"),
-        (r#"{"type":"alive"}"#, "\"seq\" is missing: 1 in the first \"alive\" of a stream, one more in each that follows"),
+        (
+            r#"{"type":"alive"}"#,
+            "\"seq\" is missing: 1 in the first \"alive\" of a stream, one more in each that follows",
+        ),
     ] {
         assert_eq!(error(&mut system, request), expected, "{request}");
     }
@@ -86,7 +116,8 @@ fn every_command_of_the_shell_is_here_too() {
 fn tables_have_the_documented_fields() {
     let manual = include_str!("../../../../docs/management.md");
     let mut system = Fake::two();
-    for (command, list) in [("cells", "cells"), ("disks", "disks"), ("stats", "cells"), ("help", "commands")] {
+    for (command, list) in [("cells", "cells"), ("disks", "disks"), ("stats", "cells"), ("help", "commands")]
+    {
         let answer = ask(&mut system, 0, &format!(r#"{{"command":"{command}"}}"#));
         let first = &answer[list][0];
         for key in first.as_object().unwrap().keys().chain(answer.as_object().unwrap().keys()) {
@@ -100,11 +131,17 @@ fn tables_have_the_documented_fields() {
             "epoch":12,"exits":4551,"ended_by":"power-off"})
     );
     let stats = ask(&mut system, 0, r#"{"command":"stats","cell":"debian2"}"#);
-    assert_eq!((&stats["cells"][0]["exits"], &stats["cells"][0]["counters"]["injected"]), (&107.into(), &12345.into()));
+    assert_eq!(
+        (&stats["cells"][0]["exits"], &stats["cells"][0]["counters"]["injected"]),
+        (&107.into(), &12345.into())
+    );
     assert_eq!(stats["cells"].as_array().unwrap().len(), 1);
     let disks = ask(&mut system, 0, r#"{"command":"disks"}"#);
     assert_eq!(disks["latency_ns"][0], 32768);
-    assert_eq!(disks["disks"][0]["latency"].as_array().unwrap().len(), disks["latency_ns"].as_array().unwrap().len() + 1);
+    assert_eq!(
+        disks["disks"][0]["latency"].as_array().unwrap().len(),
+        disks["latency_ns"].as_array().unwrap().len() + 1
+    );
 }
 
 #[test]
@@ -136,13 +173,17 @@ fn long_lists_come_in_parts() {
 fn the_log_goes_on_where_it_was() {
     let mut system = Fake::two();
     let all = ask(&mut system, 0, r#"{"command":"log"}"#);
-    let lines: Vec<&str> = all["lines"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
+    let lines: Vec<&str> =
+        all["lines"].as_array().unwrap().iter().map(|line| line.as_str().unwrap()).collect();
     assert_eq!(lines, system.log.lines().collect::<Vec<_>>());
     assert_eq!((&all["next"], &all["lost"]), (&system.log.len().into(), &0.into()));
     let from = all["next"].as_u64().unwrap();
     system.log.push_str("[console] \"new\"\n[half");
     let new = ask(&mut system, 0, &format!(r#"{{"command":"log","from":{from}}}"#));
-    assert_eq!((&new["lines"], &new["next"]), (&serde_json::json!(["[console] \"new\""]), &(from + 16).into()));
+    assert_eq!(
+        (&new["lines"], &new["next"]),
+        (&serde_json::json!(["[console] \"new\""]), &(from + 16).into())
+    );
     let named = ask(&mut system, 0, r#"{"command":"log","cell":"debian1"}"#);
     assert_eq!(named["lines"], serde_json::json!(["[vmm_debian1] started"]));
     // Too slow: told how much is gone.
@@ -186,12 +227,16 @@ fn lines_go_both_ways_over_the_ring() {
     // Keep-alive, also from a cell that is no manager; messages are pushed into the stream that asked.
     let hello = exchange(&mut system, "1 80 {\"type\":\"hello\"}\n");
     assert_eq!(hello, "80 {\"ok\":true,\"type\":\"welcome\",\"cell\":\"debian2\",\"next\":1,\"lost\":0}\n");
-    let sent = exchange(&mut system, "0 77 {\"command\":\"send\",\"cell\":\"debian2\",\"text\":\"a\\\"\\u0007\"}\n");
+    let sent =
+        exchange(&mut system, "0 77 {\"command\":\"send\",\"cell\":\"debian2\",\"text\":\"a\\\"\\u0007\"}\n");
     assert_eq!(
         sent,
         "77 {\"ok\":true,\"cells\":1}\n+80 {\"type\":\"message\",\"seq\":1,\"from\":\"shell\",\"text\":\"a\\\"\\u0007\"}\n"
     );
-    let alive = exchange(&mut system, "1 80 {\"type\":\"alive\",\"seq\":1,\"got\":1}\n1 80 {\"type\":\"alive\",\"seq\":4}\n");
+    let alive = exchange(
+        &mut system,
+        "1 80 {\"type\":\"alive\",\"seq\":1,\"got\":1}\n1 80 {\"type\":\"alive\",\"seq\":4}\n",
+    );
     assert_eq!(
         alive,
         "80 {\"ok\":true,\"type\":\"alive\",\"seq\":1,\"next\":2,\"missed\":0}\n\
@@ -203,7 +248,10 @@ fn lines_go_both_ways_over_the_ring() {
     assert_eq!(system.mail.signs(1), None);
     // Longer than any line may be.
     let flood = "x".repeat(3 * RAW);
-    assert_eq!(exchange(&mut system, &format!("{flood}\n0 81 {{\"command\":\"version\"}}\n")).lines().count(), 1);
+    assert_eq!(
+        exchange(&mut system, &format!("{flood}\n0 81 {{\"command\":\"version\"}}\n")).lines().count(),
+        1
+    );
 }
 
 #[test]

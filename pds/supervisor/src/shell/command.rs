@@ -206,23 +206,37 @@ impl Mistake<'_> {
                 let form = argument.shown();
                 match (argument, json) {
                     (Argument::None, false) => write!(out, "{name} stands alone; nothing can follow it"),
-                    (Argument::None, true) => write!(out, "{name} stands alone: without \"cell\" and \"text\""),
-                    (Argument::Cell, false) => write!(out, "{name} takes the name of one cell: {name} {form}"),
-                    (Argument::Cell, true) => write!(out, "{name} takes the name of one cell in \"cell\", and no \"text\""),
+                    (Argument::None, true) => {
+                        write!(out, "{name} stands alone: without \"cell\" and \"text\"")
+                    }
+                    (Argument::Cell, false) => {
+                        write!(out, "{name} takes the name of one cell: {name} {form}")
+                    }
+                    (Argument::Cell, true) => {
+                        write!(out, "{name} takes the name of one cell in \"cell\", and no \"text\"")
+                    }
                     (Argument::MaybeCell | Argument::MaybeName, false) => {
                         write!(out, "{name} takes the name of one cell, or nothing for all: {name} {form}")
                     }
                     (Argument::MaybeCell | Argument::MaybeName, true) => {
-                        write!(out, "{name} takes the name of one cell in \"cell\", or none for all, and no \"text\"")
+                        write!(
+                            out,
+                            "{name} takes the name of one cell in \"cell\", or none for all, and no \"text\""
+                        )
                     }
                     (Argument::CellText, false) => {
                         write!(out, "{name} takes the name of one cell and what to tell it: {name} {form}")
                     }
                     (Argument::CellText, true) => {
-                        write!(out, "{name} takes the name of one cell in \"cell\" and what to tell it in \"text\"")
+                        write!(
+                            out,
+                            "{name} takes the name of one cell in \"cell\" and what to tell it in \"text\""
+                        )
                     }
                     (Argument::Text, false) => write!(out, "{name} takes what to tell: {name} {form}"),
-                    (Argument::Text, true) => write!(out, "{name} takes what to tell in \"text\", and no \"cell\""),
+                    (Argument::Text, true) => {
+                        write!(out, "{name} takes what to tell in \"text\", and no \"cell\"")
+                    }
                 }
             }
         }

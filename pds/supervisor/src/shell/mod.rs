@@ -9,8 +9,8 @@
 pub mod command;
 pub mod completion;
 pub mod log;
-pub mod text;
 pub mod table;
+pub mod text;
 pub mod view;
 
 use core::cell::RefCell;

@@ -226,9 +226,13 @@ fn the_log() {
     assert_eq!(run(&mut system, "log").lines().next(), Some("[supervisor] debian2: restarts (shell)"));
     // Many lines: the last. A line without an end is not one yet.
     system = Fake::two();
-    system.log = (0..100).map(|n| format!("[timer] line {n}\n")).collect::<std::string::String>() + "[timer] ha";
+    system.log =
+        (0..100).map(|n| format!("[timer] line {n}\n")).collect::<std::string::String>() + "[timer] ha";
     let out = run(&mut system, "log");
-    assert_eq!((out.lines().count(), out.lines().next(), out.lines().last()), (24, Some("[timer] line 76"), Some("[timer] line 99")));
+    assert_eq!(
+        (out.lines().count(), out.lines().next(), out.lines().last()),
+        (24, Some("[timer] line 76"), Some("[timer] line 99"))
+    );
     system.log.clear();
     assert_eq!(run(&mut system, "log"), "no log lines are kept\n");
 }
