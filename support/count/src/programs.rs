@@ -64,9 +64,10 @@ impl Programs {
     pub fn of(&mut self, address: u64, host: usize, page: &[u8]) -> Option<usize> {
         let list = &self.list;
         *self.known.entry(host).or_insert_with(|| {
+            // A page that a program ends in has little of it; that little counts.
             let scored = list.iter().enumerate().map(|(n, program)| (program.alike(address, page), n));
-            let ((equal, all), n) = scored.max()?;
-            (all != 0 && equal * 100 >= all * ALIKE).then_some(n)
+            let fits = scored.filter(|((equal, all), _)| *all != 0 && equal * 100 >= all * ALIKE);
+            fits.max().map(|(_, n)| n)
         })
     }
 }
@@ -82,13 +83,18 @@ mod tests {
     #[test]
     fn a_page_is_whose_it_looks_like() {
         let (one, mut two): (Vec<u8>, Vec<u8>) = ((0..200).collect(), (0..200).rev().collect());
-        let list = vec![program("one", 0x20_0000, &one), program("two", 0x20_0000, &two)];
+        let long = vec![0; PAGE];
+        let list = vec![
+            program("one", 0x20_0000, &one),
+            program("two", 0x20_0000, &two),
+            program("long", 0x20_0000, &[&[9; 500], &long[500..]].concat()),
+        ];
         let mut programs = Programs { list, ..Programs::default() };
         let page = |data: &[u8]| [data, &[0; PAGE]].concat()[..PAGE].to_vec();
         assert_eq!(programs.of(0x20_0000, 1, &page(&one)), Some(0));
         two[3] = 77; // patched
         assert_eq!(programs.of(0x20_0000, 2, &page(&two)), Some(1));
-        assert_eq!(programs.of(0x20_0000, 3, &page(&[9; 200])), None);
+        assert_eq!(programs.of(0x20_0000, 3, &page(&[7; 200])), None);
         assert_eq!(programs.of(0x90_0000, 4, &page(&one)), None, "neither has anything there");
         assert_eq!(programs.of(0x20_0000, 1, &page(&two)), Some(0), "known by its place");
     }
