@@ -164,6 +164,21 @@ pub mod vaddr {
     /// Counters of blk ([`crate::disk_stats::BlkStats`]): written by blk, read by the supervisor at `service_link(s, ..)`.
     pub const BLK_STATS: usize = 0x1170_0000;
 
+    /// Management ring ([`crate::manage`]): written by `ivc`; in the supervisor at `service_link(Ivc, ..)`.
+    pub const MANAGE_TX: usize = 0x1178_0000;
+    /// Management ring: written by the supervisor.
+    pub const MANAGE_RX: usize = 0x117c_0000;
+    /// In a VMM: the [`crate::backend::BackendStatus`] page that `ivc` writes for it; in `ivc` at `cell_link(n, ..)`.
+    pub const IVC_STATUS: usize = 0x1124_0000;
+    /// Doorbells of a cell's links: written by its VMM, read by `ivc` at `cell_link(n, ..)`.
+    pub const DOORBELL_TX: usize = 0x1128_0000;
+    /// Doorbells for a cell: written by `ivc`, read by its VMM.
+    pub const DOORBELL_RX: usize = 0x112c_0000;
+    /// Sign of life of a PD: written by it, read by the supervisor at its `service_link` or `cell_link`.
+    pub const HEALTH: usize = 0x1168_0000;
+    /// Counters of `ivc`: written by it, read by the supervisor.
+    pub const IVC_STATS: usize = 0x1174_0000;
+
     /// In a VMM: device tree blob of the guest, read-only. Byte count: symbol `guest_dtb_size`.
     pub const GUEST_DTB: usize = 0x1200_0000;
     /// In a VMM: guest kernel image, read-only. Byte count: symbol `guest_kernel_size`.
@@ -210,6 +225,14 @@ pub mod guest {
     pub const VIRTIO: u64 = 0x0a00_0000;
     /// INTID of virtio device 0; device `n` has this plus `n`.
     pub const VIRTIO_IRQ: u32 = 48;
+    /// Control tables of shared-memory links, stride 0x1000; stores exit.
+    pub const LINK_CONTROL: u64 = 0x0b00_0000;
+    /// INTID of a cell's link 0; link `n` of the cell has this plus `n`.
+    pub const LINK_IRQ: u32 = 64;
+    /// First INTID that the tool gives to passed-through devices which do not ask for one.
+    pub const PASSTHROUGH_IRQ: u32 = 80;
+    /// Memory of a cell's links, one behind the other, below RAM.
+    pub const LINK_MEMORY: u64 = 0x1000_0000;
     /// RAM.
     pub const RAM: u64 = 0x4000_0000;
     /// Alignment of what is loaded into guest RAM, and the space kept for the device tree.

@@ -9,6 +9,7 @@ pub mod backend;
 pub mod disk_stats;
 pub mod layout;
 pub mod lifecycle;
+pub mod manage;
 pub mod stats;
 pub mod supervisor;
 pub mod timer;
@@ -23,5 +24,9 @@ pub const MAX_DISKS: usize = 4;
 pub const MAX_DEVICES: usize = 8;
 /// Virtqueues of one device.
 pub const MAX_QUEUES: usize = 4;
+/// Shared-memory links in one system.
+pub const MAX_LINKS: usize = 4;
+/// Peers of one link.
+pub const MAX_PEERS: usize = 4;
 /// vCPUs of one cell.
 pub const MAX_VCPUS: usize = 4;
