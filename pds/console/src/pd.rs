@@ -6,14 +6,17 @@ use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use heapless::Deque;
 use partita_config::Config;
 use partita_config::pd::Pd;
+use partita_console::ahead;
 use partita_console::mux::{CONSOLES, Mux, Name, Pumped, SHELL};
 use partita_console::pl011::Pl011;
 use partita_console::uart::Uart;
 use partita_protocol::alive::Alive;
 use partita_protocol::layout::{Service, channel, size, vaddr};
 use partita_protocol::supervisor;
+use partita_ring::history::Writer;
 use partita_ring::{Duplex, Mine, Yours};
 use sel4_microkit::{
     Channel, ChannelSet, DeferredAction, Handler, Infallible, MessageInfo, protection_domain, var,
@@ -52,6 +55,7 @@ impl<T> Static<T> {
 
 static MUX: Static<Mux<'static>> = Static::new(Mux::new());
 static SCROLLBACKS: Static<[[u8; SCROLLBACK]; CONSOLES]> = Static::new([[0; SCROLLBACK]; CONSOLES]);
+static AHEAD: Static<Deque<u8, { ahead::BYTES }>> = Static::new(Deque::new());
 
 /// An address that the system description maps.
 fn at<T>(address: usize) -> NonNull<T> {
@@ -131,6 +135,8 @@ fn attach(mux: &mut Mux<'static>) {
         // SAFETY: the host tool maps the shell's ring beside the supervisor's log ring.
         let link = unsafe { link(mine, yours, size::GUEST_CONSOLE_RING) };
         mux.add_shell(name(format_args!("shell")), link, shell);
+        // SAFETY: the host tool maps the region for the supervisor to read; this is the one writer.
+        mux.keep_logs(Writer::new(unsafe { Mine::at(at(vaddr::LOG_HISTORY), size::LOG_HISTORY) }));
     }
 }
 
@@ -157,6 +163,9 @@ fn init() -> Console {
     attach(mux);
     if again {
         mux.set_front(alive().kept() as usize);
+    }
+    if let Some(bytes) = AHEAD.take() {
+        mux.add_ahead(bytes);
     }
     let mut console = Console { mux, uart, draining: false, deferred: None };
     console.work();
@@ -198,6 +207,7 @@ impl Handler for Console {
             }
             // A restarted console shows what this one did.
             alive().keep(self.mux.front() as u32);
+            self.mux.overrun(self.uart.overruns());
         }
         if channels.contains(PING) {
             alive().beat();

@@ -10,7 +10,7 @@ use partita_protocol::MAX_DISKS;
 use partita_protocol::layout::{Service, priority, supervisor_ping};
 use partita_ring::log_line;
 use partita_supervisor::injection::{Act, Injection};
-use partita_supervisor::lifecycle::{By, Cell, Reaction};
+use partita_supervisor::lifecycle::{Cause, Cell, Reaction};
 use partita_supervisor::restarts::{CHILDREN, Healed, LIMIT, Sentence, State, WINDOW, Why};
 use partita_supervisor::shell::view::PdView;
 use sel4_microkit::Channel;
@@ -58,14 +58,14 @@ impl Machine {
                 self.drained();
             }
             Pd::Vmm(cell) => {
-                let by = match why {
-                    Why::Fault | Why::Hang => By::Itself,
-                    Why::Order => By::Order,
-                    Why::Killed { .. } => By::Test,
+                let cause = match why {
+                    Why::Fault | Why::Hang => Cause::Itself,
+                    Why::Order => Cause::Order,
+                    Why::Killed { .. } => Cause::Test,
                 };
                 let reaction = match sentence {
                     Sentence::Hold => self.lifecycle.vmm_died(cell),
-                    _ => self.lifecycle.vmm_restarts(cell, by, now),
+                    _ => self.lifecycle.vmm_restarts(cell, cause, now),
                 };
                 let next = match (reaction, self.lifecycle.cell(cell)) {
                     (Reaction::None, _) => None,

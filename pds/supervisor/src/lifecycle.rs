@@ -92,6 +92,15 @@ impl Order {
     }
 }
 
+/// Who wants something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Who sits at the serial line.
+    Shell,
+    /// A cell that is `manager`, over the management service.
+    Cell(usize),
+}
+
 /// Why an order makes no sense now. Displays as what is to be said after the cell's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
@@ -116,7 +125,7 @@ impl fmt::Display for Refused {
 
 /// Who brought a VMM down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
+pub enum Cause {
     /// It faulted or hung.
     Itself,
     /// The shell.
@@ -325,13 +334,13 @@ impl Lifecycle {
 
     /// The cell's VMM is started again, and its guest with it if that ran and the policy or an order says so. The wish has
     /// to be published before the VMM begins.
-    pub fn vmm_restarts(&mut self, n: usize, by: By, now: u64) -> Reaction {
+    pub fn vmm_restarts(&mut self, n: usize, cause: Cause, now: u64) -> Reaction {
         let ending = self.ending;
         let Some(slot) = self.slot(n) else { return Reaction::None };
-        let again = match (slot.cell, by) {
-            (Cell::Running | Cell::Paused, By::Order) | (Cell::Dead, By::Order) => true,
-            (Cell::Running | Cell::Paused, By::Test) => slot.on_crash == Policy::Restart,
-            (Cell::Running | Cell::Paused, By::Itself) => {
+        let again = match (slot.cell, cause) {
+            (Cell::Running | Cell::Paused, Cause::Order) | (Cell::Dead, Cause::Order) => true,
+            (Cell::Running | Cell::Paused, Cause::Test) => slot.on_crash == Policy::Restart,
+            (Cell::Running | Cell::Paused, Cause::Itself) => {
                 slot.on_crash == Policy::Restart && slot.may_restart(now)
             }
             // It comes back to what was wanted anyway.

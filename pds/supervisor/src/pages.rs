@@ -13,6 +13,7 @@ use partita_protocol::lifecycle::{Actual, CellState, Wanted};
 use partita_protocol::stats::VmmStats;
 use partita_protocol::supervisor::StopReason;
 use partita_protocol::timer::TimerRequest;
+use partita_ring::history::Reader;
 use partita_ring::{Duplex, Mine, Yours};
 use sel4_microkit::var;
 
@@ -69,6 +70,13 @@ pub fn health(who: Pd) -> Option<&'static Alive> {
     };
     // SAFETY: the host tool maps the page when it gives the channel, for the child to write and us to read; atomics only.
     Some(unsafe { at(address).as_ref() })
+}
+
+/// The last log lines, as console keeps them.
+pub fn history() -> Reader<'static> {
+    let at = at(vaddr::service_link(Service::Console.index(), vaddr::LOG_HISTORY));
+    // SAFETY: the host tool maps the region there, for console to write and us to read.
+    Reader::new(unsafe { Yours::at(at, size::LOG_HISTORY) })
 }
 
 /// Pages of one cell.

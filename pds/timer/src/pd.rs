@@ -116,6 +116,8 @@ fn init() -> Timer {
         deferred: None,
     };
     timer.work();
+    // The loop asks for actions only after an event. Notifications cannot fail.
+    let _ = timer.deferred.take().map(DeferredAction::execute_now);
     if again {
         // An earlier life may have died between noting that a deadline has fired and telling its client.
         for client in (0..CLIENTS).filter(|n| timer.deadlines.has(*n)) {

@@ -20,7 +20,10 @@ mod size;
 
 pub use partition::Partition;
 pub use pd::Pd;
-pub use schema::{Boot, Cell, Config, ConsoleKind, Controller, ControllerKind, Device, Disk, OnHang, Policy};
+pub use schema::{
+    Boot, Cell, Config, ConsoleKind, Controller, ControllerKind, Device, Disk, HOST, HOST_CID, OnHang,
+    Policy, Socket,
+};
 pub use serde_json_core::de::Error;
 pub use size::Size;
 
