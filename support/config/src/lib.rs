@@ -20,7 +20,7 @@ mod size;
 
 pub use partition::Partition;
 pub use pd::Pd;
-pub use schema::{Boot, Cell, Config, ConsoleKind, Controller, ControllerKind, Device, Disk, OnHang, Policy};
+pub use schema::{Boot, Cell, CellLink, Config, ConsoleKind, Controller, ControllerKind, Device, Disk, Link, OnHang, Policy};
 pub use serde_json_core::de::Error;
 pub use size::Size;
 

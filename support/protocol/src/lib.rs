@@ -9,6 +9,7 @@ pub mod backend;
 pub mod disk_stats;
 pub mod layout;
 pub mod lifecycle;
+pub mod links;
 pub mod manage;
 pub mod stats;
 pub mod supervisor;
@@ -26,6 +27,8 @@ pub const MAX_DEVICES: usize = 8;
 pub const MAX_QUEUES: usize = 4;
 /// Shared-memory links in one system.
 pub const MAX_LINKS: usize = 4;
+/// Links of one cell: what hvisor's hypercall can tell a guest.
+pub const MAX_CELL_LINKS: usize = 2;
 /// Peers of one link.
 pub const MAX_PEERS: usize = 4;
 /// vCPUs of one cell.

@@ -45,6 +45,9 @@ fn kind(kind: &Kind) -> Value {
         Kind::List { min, max, keys } => {
             json!({ "type": "array", "minItems": min, "maxItems": max, "items": object(keys) })
         }
+        Kind::Names { min, max } => {
+            json!({ "type": "array", "minItems": min, "maxItems": max, "items": text(Text::Name) })
+        }
         Kind::Table(keys) => object(keys),
         Kind::TextOr(form, keys) => {
             let mut table = object(keys);

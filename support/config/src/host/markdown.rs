@@ -14,6 +14,7 @@ pub fn markdown() -> String {
         ("`cells[].disks[]`", table::DISK),
         ("`partition` as an object", table::PARTITION),
         ("`range`", table::RANGE),
+        ("`links[]`", table::LINK),
     ];
     for (heading, keys) in tables {
         // Writing to a String cannot fail.
@@ -46,6 +47,7 @@ fn kind(kind: &Kind) -> String {
         Kind::Word(words) => words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", "),
         Kind::List { min: 0, max, .. } => format!("list, at most {max}"),
         Kind::List { min, max, .. } => format!("list, {min} to {max}"),
+        Kind::Names { min, max } => format!("list of names, {min} to {max}"),
         Kind::Table(_) => "object".into(),
         Kind::TextOr(form, _) => format!("{} or object", text(*form)),
     }

@@ -75,11 +75,17 @@ fn value(path: &str, node: &Node, kind: &Kind, problems: &mut Problems<'_>) {
             list(path, nodes, keys, problems);
             (min..=max).contains(&&nodes.len())
         }
+        (Kind::Names { min, max }, Node::List(nodes)) => {
+            for (n, node) in nodes.iter().enumerate() {
+                self::value(&format!("{path}[{n}]"), node, &Kind::Text(Text::Name), problems);
+            }
+            (min..=max).contains(&&nodes.len())
+        }
         _ => false,
     };
     if !fits {
         let wrong = match node {
-            Node::List(nodes) if matches!(kind, Kind::List { .. }) => format!("has {} entries", nodes.len()),
+            Node::List(nodes) if matches!(kind, Kind::List { .. } | Kind::Names { .. }) => format!("has {} entries", nodes.len()),
             other => format!("is {}", other.describe()),
         };
         problems.add(path, wrong, expected(kind));
@@ -130,6 +136,7 @@ fn expected(kind: &Kind) -> String {
         Kind::Word(words) => format!("it must be one of: {}", words.join(", ")),
         Kind::List { min: 0, max, .. } => format!("it must be a list of at most {max} objects"),
         Kind::List { min, max, .. } => format!("it must be a list of {min} to {max} objects"),
+        Kind::Names { min, max } => format!("it must be a list of {min} to {max} names"),
         Kind::Table(_) => "it must be an object".into(),
     }
 }
