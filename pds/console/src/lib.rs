@@ -11,9 +11,11 @@
 //! - The management shell (`Ctrl-] 0`) is one more console, of the supervisor.
 //! - Log lines start at the beginning of a line and carry the name of their PD. Control characters in them are not passed
 //!   on: a PD (or a guest through its VMM) cannot speak to the user's terminal that way.
-//! - Typed bytes that a guest does not read are dropped and counted, so that `Ctrl-]` always works.
+//! - Typed bytes wait for a guest that is slow to read ([`ahead`]), up to a bound; what is more is dropped and counted. Nothing
+//!   that is typed waits before `Ctrl-]` is seen, so that always works.
 #![cfg_attr(not(test), no_std)]
 
+pub mod ahead;
 pub mod keys;
 pub mod lines;
 pub mod mux;

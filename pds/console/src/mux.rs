@@ -7,12 +7,14 @@
 //! A log line starts at the beginning of a line. If the guest is in the middle of one and has more to say, it may go on to
 //! the end of that line first (for [`GRACE`] bytes at most); then its line is broken.
 
+use crate::ahead::Ahead;
 use crate::keys::{Key, Keys};
 use crate::lines;
 use crate::scrollback::Scrollback;
 use crate::stage::Stage;
 use crate::uart::Uart;
 use core::fmt::Write;
+use heapless::deque::DequeView;
 use heapless::{Deque, String};
 use partita_protocol::MAX_CELLS;
 use partita_protocol::layout::Service;
@@ -48,7 +50,7 @@ struct Guest<'a> {
     link: Duplex<'a>,
     /// What it said lately.
     said: Scrollback<'a>,
-    /// Typed bytes that did not fit since the last notice.
+    /// Typed bytes that did not fit anywhere since the last notice.
     dropped: u32,
 }
 
@@ -68,6 +70,7 @@ enum Notice {
     Unknown,
     Full(u8),
     Dropped(u8, u32),
+    Overrun(u32),
 }
 
 /// What the caller of [`Mux::pump`] has to know.
@@ -87,6 +90,7 @@ pub struct Mux<'a> {
     next_log: usize,
     front: usize,
     keys: Keys,
+    ahead: Ahead<'a>,
     notices: Deque<Notice, 8>,
     stage: Stage,
     grace: usize,
@@ -107,6 +111,7 @@ impl<'a> Mux<'a> {
             next_log: 0,
             front: 0,
             keys: Keys::new(),
+            ahead: Ahead::new(None),
             notices: Deque::new(),
             stage: Stage::new(),
             grace: GRACE,
@@ -126,6 +131,11 @@ impl<'a> Mux<'a> {
     /// Adds the management shell. It is in front if there are no guests.
     pub fn add_shell(&mut self, name: Name, link: Duplex<'a>, scrollback: &'a mut [u8]) {
         self.add_guest(SHELL, name, link, scrollback);
+    }
+
+    /// Gives memory for typed bytes that a console has no room for.
+    pub fn add_ahead(&mut self, bytes: &'a mut DequeView<u8>) {
+        self.ahead = Ahead::new(Some(bytes));
     }
 
     /// Adds the log lines of the VMM of cell `n`.
@@ -156,24 +166,66 @@ impl<'a> Mux<'a> {
         }
     }
 
+    /// The UART has lost typed bytes, so many times.
+    pub fn overrun(&mut self, times: u32) {
+        if times > 0 {
+            self.notice(Notice::Overrun(times));
+        }
+    }
+
     /// More notices than fit are the user hammering keys: later ones say nothing new.
     fn notice(&mut self, notice: Notice) {
         let _ = self.notices.push_back(notice);
     }
 
     fn type_to_front(&mut self, byte: u8) {
-        let front = self.front as u8;
-        let Some(Some(guest)) = self.guests.get_mut(self.front) else { return };
-        if guest.link.tx.write(&[byte]) == 1 {
-            let dropped = core::mem::take(&mut guest.dropped);
-            if dropped > 0 {
-                self.notice(Notice::Dropped(front, dropped));
-            }
+        let front = self.front;
+        if self.ahead.owner() == Some(front) {
+            self.feed();
+        }
+        let Some(Some(guest)) = self.guests.get_mut(front) else { return };
+        let first = self.ahead.owner() != Some(front);
+        let kept = if first && guest.link.tx.write(&[byte]) == 1 {
+            true
         } else {
+            if first {
+                self.give_up_ahead();
+            }
+            let kept = self.ahead.push(front, byte);
+            if first {
+                self.feed();
+            }
+            kept
+        };
+        let Some(Some(guest)) = self.guests.get_mut(front) else { return };
+        if !kept {
             guest.dropped = guest.dropped.saturating_add(1);
             if guest.dropped == 1 {
-                self.notice(Notice::Full(front));
+                self.notice(Notice::Full(front as u8));
             }
+        } else if guest.dropped > 0 {
+            let dropped = core::mem::take(&mut guest.dropped);
+            self.notice(Notice::Dropped(front as u8, dropped));
+        }
+    }
+
+    /// Hands typed bytes that wait to their console.
+    fn feed(&mut self) {
+        if let Some(owner) = self.ahead.owner()
+            && let Some(Some(guest)) = self.guests.get_mut(owner)
+        {
+            self.ahead.feed(&mut guest.link.tx);
+        }
+    }
+
+    /// Makes the place free for another console.
+    fn give_up_ahead(&mut self) {
+        if let Some(owner) = self.ahead.owner()
+            && let Some(Some(guest)) = self.guests.get_mut(owner)
+        {
+            let dropped = guest.dropped.saturating_add(self.ahead.give_up() as u32);
+            guest.dropped = 0;
+            self.notice(Notice::Dropped(owner as u8, dropped));
         }
     }
 
@@ -194,6 +246,7 @@ impl<'a> Mux<'a> {
     /// Moves output until the UART takes no more, nothing is left, or the budget is spent.
     pub fn pump(&mut self, uart: &mut impl Uart) -> Pumped {
         let mut sent = 0;
+        self.feed();
         for _ in 0..ROUNDS {
             self.absorb();
             self.fill();
@@ -310,6 +363,9 @@ impl<'a> Mux<'a> {
             }
             Notice::Dropped(cell, count) => {
                 write!(text, "{}: {count} typed bytes were dropped", name(self, cell))
+            }
+            Notice::Overrun(times) => {
+                write!(text, "typed bytes came too fast and were lost, {times} times")
             }
             Notice::Help(line) => self.help(line, &mut text),
         };

@@ -6,8 +6,10 @@ use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use heapless::Deque;
 use partita_config::Config;
 use partita_config::pd::Pd;
+use partita_console::ahead;
 use partita_console::mux::{CONSOLES, Mux, Name, Pumped, SHELL};
 use partita_console::pl011::Pl011;
 use partita_console::uart::Uart;
@@ -50,6 +52,7 @@ impl<T> Static<T> {
 
 static MUX: Static<Mux<'static>> = Static::new(Mux::new());
 static SCROLLBACKS: Static<[[u8; SCROLLBACK]; CONSOLES]> = Static::new([[0; SCROLLBACK]; CONSOLES]);
+static AHEAD: Static<Deque<u8, { ahead::BYTES }>> = Static::new(Deque::new());
 
 /// An address that the system description maps.
 fn at<T>(address: usize) -> NonNull<T> {
@@ -146,6 +149,9 @@ fn init() -> Console {
     let uart = unsafe { Pl011::new(at(vaddr::DEVICE)) };
     let Some(mux) = MUX.take() else { panic!("init runs once") };
     attach(mux);
+    if let Some(bytes) = AHEAD.take() {
+        mux.add_ahead(bytes);
+    }
     let mut console = Console { mux, uart, draining: false, deferred: None };
     console.work();
     console
@@ -182,6 +188,7 @@ impl Handler for Console {
             for byte in (0..TYPED).map_while(|_| self.uart.read()) {
                 self.mux.typed(byte);
             }
+            self.mux.overrun(self.uart.overruns());
         }
         self.draining |= channels.contains(SUPERVISOR);
         self.work();

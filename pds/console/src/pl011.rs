@@ -44,8 +44,10 @@ pub struct Registers {
 const _: () = assert!(core::mem::offset_of!(Registers, fr) == 0x18);
 const _: () = assert!(core::mem::offset_of!(Registers, icr) == 0x44);
 
-/// Error bits beside a received byte: framing, parity, break. (Overrun, bit 11, says that bytes *after* this one were lost.)
+/// Error bits beside a received byte: framing, parity, break.
 const DR_BAD: u32 = 0b111 << 8;
+/// Overrun: bytes *after* this one were lost.
+const DR_OVERRUN: u32 = 1 << 11;
 const FR_BUSY: u32 = 1 << 3;
 const FR_RXFE: u32 = 1 << 4;
 const FR_TXFF: u32 = 1 << 5;
@@ -67,6 +69,7 @@ const FIFO: usize = 16;
 pub struct Pl011<'a> {
     registers: UniqueMmioPointer<'a, Registers>,
     mask: u32,
+    overruns: u32,
 }
 
 impl Pl011<'static> {
@@ -95,7 +98,7 @@ impl<'a> Pl011<'a> {
         field!(regs, icr).write(INT_CLEARABLE);
         field!(regs, cr).write(CR_ENABLE);
         field!(regs, imsc).write(INT_RX | INT_RT);
-        Pl011 { registers: regs, mask: INT_RX | INT_RT }
+        Pl011 { registers: regs, mask: INT_RX | INT_RT, overruns: 0 }
     }
 
     fn set_mask(&mut self, mask: u32) {
@@ -139,11 +142,16 @@ impl Uart for Pl011<'_> {
                 return None;
             }
             let data = field!(self.registers, dr).read();
+            self.overruns = self.overruns.saturating_add(u32::from(data & DR_OVERRUN != 0));
             if data & DR_BAD == 0 {
                 return Some(data as u8);
             }
         }
         None
+    }
+
+    fn overruns(&mut self) -> u32 {
+        core::mem::take(&mut self.overruns)
     }
 
     fn tx_interrupt(&mut self, on: bool) {
@@ -199,6 +207,9 @@ mod tests {
         let mut words = memory(FR_TXFE);
         words[0] = 0x41;
         assert_eq!(over(&mut words).read(), Some(0x41));
+        words[0] = 0x841;
+        let mut uart = over(&mut words);
+        assert_eq!((uart.read(), uart.overruns(), uart.overruns()), (Some(0x41), 1, 0));
         words[0] = 0x441;
         assert_eq!(over(&mut words).read(), None);
         words[6] = FR_RXFE;

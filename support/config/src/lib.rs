@@ -20,7 +20,10 @@ mod size;
 
 pub use partition::Partition;
 pub use pd::Pd;
-pub use schema::{Boot, Cell, CellLink, Config, ConsoleKind, Controller, ControllerKind, Device, Disk, Link, OnHang, Policy};
+pub use schema::{
+    Boot, Cell, CellLink, Config, ConsoleKind, Controller, ControllerKind, Device, Disk, HOST, HOST_CID,
+    Link, OnHang, Policy, Socket,
+};
 pub use serde_json_core::de::Error;
 pub use size::Size;
 

@@ -1,7 +1,10 @@
 //! The types of partita.json. docs/configuration.md describes each key for users; [`crate::table`] does for machines.
 
 use heapless::Vec;
-use partita_protocol::{MAX_CELL_LINKS, MAX_CELLS, MAX_CONTROLLERS, MAX_DISKS, MAX_LINKS, MAX_PEERS, layout};
+use partita_protocol::{
+    MAX_CELL_LINKS, MAX_CELLS, MAX_CONTROLLERS, MAX_DISKS, MAX_LINKS, MAX_PEERS, MAX_PORTS, MAX_SOCKETS,
+    layout,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::{Partition, Size};
@@ -22,6 +25,9 @@ pub struct Config<'a> {
     /// Memory that cells share. The position is the link's number at `ivc`.
     #[serde(default, borrow)]
     pub links: Vec<Link<'a>, MAX_LINKS>,
+    /// Who may connect to whom by virtio-vsock.
+    #[serde(default, borrow)]
+    pub sockets: Vec<Socket<'a>, MAX_SOCKETS>,
 }
 
 /// Shared memory between some cells, with doorbells.
@@ -83,6 +89,10 @@ pub struct Controller<'a> {
     /// Which of the board's devices of that kind: for `virtio-mmio` the transport's number.
     #[serde(default)]
     pub slot: u8,
+    /// Milliseconds that the device may take for a request; after them (and at most an eighth more) the device is restarted
+    /// and the request fails.
+    #[serde(default = "timeout_ms")]
+    pub timeout_ms: u32,
 }
 
 /// Drivers of `blk`.
@@ -147,6 +157,12 @@ pub struct Cell<'a> {
     /// virtio-blk devices, in the guest's order (`/dev/vda` first).
     #[serde(default, borrow)]
     pub disks: Vec<Disk<'a>, MAX_DISKS>,
+    /// Context id of the cell's virtio-vsock device; without one it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cid: Option<u32>,
+    /// Whether it may use the management service at CID 2.
+    #[serde(default)]
+    pub manager: bool,
 }
 
 /// How a guest starts.
@@ -213,6 +229,25 @@ pub struct Disk<'a> {
     pub serial: Option<&'a str>,
 }
 
+/// Who may open connections to whom.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Socket<'a> {
+    /// Name of the cell that connects.
+    #[serde(borrow)]
+    pub from: &'a str,
+    /// Name of the cell that listens, or [`HOST`].
+    #[serde(borrow)]
+    pub to: &'a str,
+    /// At which of its ports.
+    pub ports: Vec<u32, MAX_PORTS>,
+}
+
+/// Name of CID 2 in [`Socket::to`].
+pub const HOST: &str = "host";
+/// Its number.
+pub const HOST_CID: u32 = 2;
+
 /// A virtio-mmio device of a cell. Its number is its place in [`Cell::devices`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
@@ -220,6 +255,8 @@ pub enum Device {
     Disk(usize),
     /// virtio-console.
     Console,
+    /// virtio-vsock.
+    Vsock,
 }
 
 impl<'a> Config<'a> {
@@ -234,22 +271,29 @@ impl<'a> Config<'a> {
             link.peers.iter().position(|peer| *peer == cell).map(|peer| (number, peer))
         };
         let found: Vec<(usize, usize), MAX_LINKS> = self.links.iter().enumerate().filter_map(part).collect();
-        found.into_iter().take(MAX_CELL_LINKS).filter_map(|(number, peer)| {
-            Some(CellLink { number, link: self.links.get(number)?, peer })
-        })
+        found
+            .into_iter()
+            .take(MAX_CELL_LINKS)
+            .filter_map(|(number, peer)| Some(CellLink { number, link: self.links.get(number)?, peer }))
     }
 
     /// Number and entry of a controller.
     pub fn controller(&self, name: &str) -> Option<(usize, &Controller<'a>)> {
         self.controllers.iter().enumerate().find(|(_, controller)| controller.name == name)
     }
+
+    /// Whether the system has the PD `ivc`.
+    pub fn has_ivc(&self) -> bool {
+        self.cells.iter().any(|cell| cell.cid.is_some()) || !self.links.is_empty()
+    }
 }
 
 impl<'a> Cell<'a> {
-    /// The cell's virtio devices in the order of their register pages: disks, then the console.
+    /// The cell's virtio devices in the order of their register pages: disks, then the console, then vsock.
     pub fn devices(&self) -> impl Iterator<Item = Device> + '_ {
         let console = (self.console == ConsoleKind::Virtio).then_some(Device::Console);
-        (0..self.disks.len()).map(Device::Disk).chain(console)
+        let vsock = self.cid.map(|_| Device::Vsock);
+        (0..self.disks.len()).map(Device::Disk).chain(console).chain(vsock)
     }
 
     /// The cell's disks at one controller. The place in this order is the backend's device number (`MR0` of
@@ -265,6 +309,10 @@ fn one() -> u8 {
 
 fn guest_priority() -> u8 {
     layout::priority::GUEST
+}
+
+fn timeout_ms() -> u32 {
+    10_000
 }
 
 fn default_us() -> u32 {

@@ -1,5 +1,6 @@
 //! One end of a pipe. Nothing here blocks; [`crate::Pipe`] adds that.
 
+#[cfg(not(loom))]
 use core::ptr::NonNull;
 
 use partita_protocol::layout::size::PAGE;
@@ -49,6 +50,7 @@ pub enum Wait {
 /// Bytes in front of a section's data.
 pub const HEADER: usize = PAGE;
 /// Where the session's words are in that page; the ring's are before them.
+#[cfg(not(loom))]
 const SESSION: usize = 0x800;
 
 /// The two sections of a pipe: what this end writes and what the other writes.

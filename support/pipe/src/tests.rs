@@ -171,7 +171,10 @@ fn a_lying_peer_gets_an_error() {
         // SAFETY: a header is 16 words, all of them atomics, and `all` outlives the borrow.
         unsafe { &*header.add(word) }.store(value, Ordering::Relaxed);
         let answers = (a.read(&mut [0; 100]), a.write(&[0; 100]));
-        assert!(answers.0 == Err(Error::Broken) || answers.1 == Err(Error::Broken), "{word} {value}: {answers:?}");
+        assert!(
+            answers.0 == Err(Error::Broken) || answers.1 == Err(Error::Broken),
+            "{word} {value}: {answers:?}"
+        );
         assert_eq!(a.connect(), Err(Error::Broken));
     }
 }

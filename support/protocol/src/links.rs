@@ -130,7 +130,8 @@ mod tests {
 
     #[test]
     fn the_structure_is_hvisors() {
-        let link = |n: u64| Link { control: 0x10 + n, memory: 0x20 + n, id: 0x30 + n as u32, irq: 0x40 + n as u32 };
+        let link =
+            |n: u64| Link { control: 0x10 + n, memory: 0x20 + n, id: 0x30 + n as u32, irq: 0x40 + n as u32 };
         let bytes = encode(&[link(0), link(1), link(2)]);
         let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
         assert_eq!([0, 8, 16, 24, 32].map(word), [2, 0x10, 0x11, 0x20, 0x21]);

@@ -42,6 +42,9 @@ impl Uart for Fake {
     fn read(&mut self) -> Option<u8> {
         None
     }
+    fn overruns(&mut self) -> u32 {
+        0
+    }
     fn tx_interrupt(&mut self, on: bool) {
         self.interrupt = on;
     }
@@ -74,6 +77,13 @@ impl Bench {
             logs.push(Logger::new(Mine::new(a, c), Yours::new(b, d), || ()));
         }
         Bench { mux, uart: Fake { speed, ..Fake::default() }, guests: ends, logs }
+    }
+
+    /// With room for typed bytes beyond the rings'.
+    fn with_ahead<const N: usize>(mut self) -> Self {
+        let bytes: &'static mut Deque<u8, N> = Box::leak(Box::new(Deque::new()));
+        self.mux.add_ahead(bytes);
+        self
     }
 
     fn typed(&mut self, bytes: &[u8]) {
@@ -277,6 +287,40 @@ fn notifications_are_as_many_as_waits() {
 }
 
 #[test]
+fn what_is_typed_waits_for_a_slow_reader() {
+    // Rings of 64 bytes.
+    let mut bench = Bench::new(2, 1000).with_ahead::<100>();
+    let text: Vec<u8> = (b'!'..=b'~').collect();
+    bench.typed(&text);
+    assert_eq!(read(&mut bench.guests[0]), &text[..64]);
+    // The reader has asked for nothing, but its VMM was asked to tell of room.
+    assert!(bench.guests[0].rx.should_notify());
+    assert_eq!(bench.out(), "");
+    assert_eq!(read(&mut bench.guests[0]), &text[64..]);
+    // Ctrl-] is seen although the one in front reads nothing; what waits does not get in the way of another.
+    bench.typed(&text);
+    bench.typed(b"\x1d2second");
+    assert_eq!(bench.out(), "[console] guest 2: g2\r\n");
+    assert_eq!(read(&mut bench.guests[1]), b"second");
+    assert_eq!(
+        [read(&mut bench.guests[0]).len(), {
+            bench.run();
+            read(&mut bench.guests[0]).len()
+        }],
+        [64, 30]
+    );
+    // Full: what is more is dropped and told, also when it is given up for another.
+    bench.typed(&[b'x'; 64 + 100 + 5]);
+    assert_eq!(bench.out(), "[console] g2 does not read what is typed: it is dropped\r\n");
+    bench.typed(b"\x1d1");
+    bench.typed(&[b'y'; 65]);
+    assert_eq!(bench.out(), "[console] guest 1: g1\r\n[console] g2: 105 typed bytes were dropped\r\n");
+    assert_eq!(read(&mut bench.guests[0]), [b'y'; 64]);
+    bench.run();
+    assert_eq!(read(&mut bench.guests[0]), b"y");
+}
+
+#[test]
 fn drained_means_that_everything_went_out() {
     let mut bench = Bench::new(2, 10);
     assert!(bench.mux.drained());
@@ -323,6 +367,58 @@ fn a_peer_that_writes_nonsense_costs_no_more_than_its_own_output() {
 }
 
 proptest! {
+    /// Every typed byte arrives in order or is counted in a notice; none is dropped while there is room for it.
+    #[test]
+    fn typed_bytes_are_accounted_for(steps in prop::collection::vec((0u8..4, 1usize..80), 1..80)) {
+        let mut bench = Bench::new(2, 10_000).with_ahead::<128>();
+        let (mut front, mut next) = (0, 0u32);
+        let (mut typed, mut got) = ([vec![], vec![]], [vec![], vec![]]);
+        let mut told = 0;
+        let mut notices = String::new();
+        for (what, count) in steps {
+            match what {
+                0 => {
+                    front = count % 2;
+                    bench.typed(&[0x1d, b'1' + front as u8]);
+                }
+                1 | 2 => for _ in 0..count {
+                    // Never a Ctrl-].
+                    let byte = b' ' + (next % 90) as u8;
+                    next += 1;
+                    typed[front].push(byte);
+                    bench.typed(&[byte]);
+                },
+                _ => {
+                    let which = count % 2;
+                    got[which].extend(read(&mut bench.guests[which]));
+                }
+            }
+            // Notices are limited in number, so they are read at once.
+            notices += &bench.out();
+        }
+        for guest in [0, 1] {
+            bench.typed(&[0x1d, b'1' + guest as u8]);
+            // Everything that waits, then one more byte, which makes the count of what was dropped known.
+            for _ in 0..8 {
+                bench.run();
+                got[guest].extend(read(&mut bench.guests[guest]));
+            }
+            bench.typed(b"~");
+            typed[guest].push(b'~');
+            notices += &bench.out();
+            got[guest].extend(read(&mut bench.guests[guest]));
+        }
+        for line in notices.lines().filter(|line| line.contains("were dropped")) {
+            told += line.split_whitespace().nth(2).unwrap().parse::<usize>().unwrap();
+        }
+        let lost: usize = (0..2).map(|n| typed[n].len() - got[n].len()).sum();
+        prop_assert_eq!(lost, told, "{}", notices);
+        for n in [0, 1] {
+            let mut rest = typed[n].iter();
+            prop_assert!(got[n].iter().all(|byte| rest.any(|typed| typed == byte)), "order");
+        }
+    }
+
     /// Whatever is said and typed in whatever order: the guest in front loses nothing, log lines come whole and in order.
     #[test]
     fn nothing_is_lost_or_torn(

@@ -43,6 +43,13 @@ enum Run {
     Help,
 }
 
+impl Command {
+    /// Whether the name of a cell can follow it.
+    pub fn takes_cell(&self) -> bool {
+        matches!(self.argument, Argument::Cell | Argument::MaybeCell)
+    }
+}
+
 const fn command(name: &'static str, argument: Argument, run: Run, help: &'static str) -> Command {
     Command { name, argument, help, run }
 }

@@ -1,12 +1,13 @@
 //! The management shell: `Ctrl-] 0` on the serial line.
 //!
-//! The console PD treats it as one more console; here is its other end. `embedded-cli` edits the line, keeps the history and
-//! completes the names of commands, one typed byte at a time. A command's output goes to a queue of its own, from where it
+//! The console PD treats it as one more console; here is its other end. `embedded-cli` edits the line and keeps the history,
+//! one typed byte at a time; [`completion`] is ours, for that crate completes names of commands only. A command's output goes to a queue of its own, from where it
 //! goes to the console as that takes it; until then no typed byte is taken, so one who types ahead of a slow line fills
 //! the console's ring and not our time. Control characters beyond those of a line editor and bytes that are not ASCII are
 //! dropped: no name or command has any.
 
 pub mod command;
+pub mod completion;
 pub mod table;
 pub mod view;
 
@@ -14,7 +15,6 @@ use core::cell::RefCell;
 use core::convert::Infallible;
 
 use embedded_cli::arguments::Arg;
-use embedded_cli::autocomplete::{Autocompletion, Request};
 use embedded_cli::cli::{Cli, CliBuilder, CliHandle};
 use embedded_cli::command::RawCommand;
 use embedded_cli::service::{Autocomplete, CommandProcessor, Help, ProcessError};
@@ -22,7 +22,7 @@ use embedded_io::{ErrorType, Write};
 use heapless::{Deque, Vec};
 use partita_ring::Duplex;
 
-use command::{COMMANDS, WORDS, execute};
+use command::{WORDS, execute};
 use view::System;
 
 /// Bytes of the longest line that can be typed.
@@ -35,6 +35,11 @@ const OUTPUT: usize = 16 * 1024;
 const TYPED: usize = 256;
 /// Room in the console's ring that is worth a wake-up.
 const ROOM: usize = 1024;
+/// Bytes of a line that is shown again: the prompt, what clears the line before, the line.
+const SHOWN: usize = 32 + LINE;
+const ESCAPE: u8 = 0x1b;
+/// The arrow key to the right.
+const FORWARD: &[u8] = b"\x1b[C";
 /// What the user is asked with.
 pub const PROMPT: &str = "partita> ";
 
@@ -49,6 +54,20 @@ impl Output {
 
     fn is_empty(&self) -> bool {
         self.0.borrow().is_empty()
+    }
+
+    fn len(&self) -> usize {
+        self.0.borrow().len()
+    }
+
+    /// Takes back what was written last, down to `len` bytes.
+    fn take_back<const N: usize>(&self, len: usize) -> Vec<u8, N> {
+        let mut bytes = self.0.borrow_mut();
+        let taken = bytes.iter().skip(len).copied().take(N).collect();
+        while bytes.len() > len {
+            bytes.pop_back();
+        }
+        taken
     }
 
     /// Hands the oldest bytes to `take`, which says how many it took, until it takes no more.
@@ -96,19 +115,10 @@ impl Write for Writer<'_> {
     }
 }
 
-/// Completes the names of commands. `help` is the library's own.
+/// What `embedded-cli` asks for and is not used: its own completion and help.
 struct Names;
 
-impl Autocomplete for Names {
-    fn autocomplete(request: Request<'_>, completion: &mut Autocompletion<'_>) {
-        let Request::CommandName(typed) = request else { return };
-        for command in COMMANDS.iter().filter(|command| command.name != "help") {
-            if let Some(rest) = command.name.strip_prefix(typed) {
-                completion.merge_autocompletion(rest);
-            }
-        }
-    }
-}
+impl Autocomplete for Names {}
 
 impl Help for Names {}
 
@@ -141,6 +151,10 @@ impl<'w, S: System> CommandProcessor<Writer<'w>, Infallible> for Runner<'_, S> {
 pub struct Shell<'a> {
     output: &'a Output,
     cli: Cli<Writer<'a>, Infallible, [u8; LINE], [u8; HISTORY]>,
+    /// The byte before.
+    last: u8,
+    /// In the middle of an escape sequence, as `embedded-cli` sees it.
+    escaped: bool,
 }
 
 impl<'a> Shell<'a> {
@@ -153,7 +167,7 @@ impl<'a> Shell<'a> {
             .prompt(PROMPT)
             .build();
         match cli {
-            Ok(cli) => Shell { output, cli },
+            Ok(cli) => Shell { output, cli, last: 0, escaped: false },
             Err(never) => match never {},
         }
     }
@@ -166,9 +180,66 @@ impl<'a> Shell<'a> {
             0x08 | b'\t' | b'\r' | b'\n' | 0x1b | b' '..=b'~' => byte,
             _ => return,
         };
-        match self.cli.process_byte::<Names, _>(byte, &mut Runner(system)) {
+        if byte == b'\t' && !self.escaped {
+            return self.complete(system);
+        }
+        self.escaped = match self.escaped {
+            true => !(0x40..=0x7e).contains(&byte),
+            false => self.last == ESCAPE && byte == b'[',
+        };
+        self.last = byte;
+        self.edit(&[byte], system);
+    }
+
+    /// Keys for the line editor.
+    fn edit(&mut self, keys: &[u8], system: &mut impl System) {
+        for key in keys {
+            match self.cli.process_byte::<Names, _>(*key, &mut Runner(system)) {
+                Ok(()) => {}
+                Err(never) => match never {},
+            }
+        }
+    }
+
+    /// The line as it is now.
+    fn line(&mut self) -> Vec<u8, SHOWN> {
+        // It cannot be asked for, but it can be had shown again; that ends with the prompt and the line.
+        let before = self.output.len();
+        match self.cli.set_prompt(PROMPT) {
             Ok(()) => {}
             Err(never) => match never {},
+        }
+        let shown = self.output.take_back::<SHOWN>(before);
+        let prompt = shown.windows(PROMPT.len()).position(|bytes| bytes == PROMPT.as_bytes());
+        prompt.and_then(|at| Vec::from_slice(shown.get(at + PROMPT.len()..)?).ok()).unwrap_or_default()
+    }
+
+    /// Tab: adds what is sure, or shows what there is to choose from.
+    fn complete(&mut self, system: &mut impl System) {
+        self.last = b'\t';
+        for _ in 0..LINE {
+            self.edit(FORWARD, system);
+        }
+        let line = self.line();
+        let Ok(line) = core::str::from_utf8(&line) else { return };
+        let found = completion::find(line, system);
+        self.edit(found.rest.as_bytes(), system);
+        match found.names {
+            1 => self.edit(b" ", system),
+            2.. if found.rest.is_empty() => {
+                let shown = self.cli.write(|out| {
+                    let mut result = Ok(());
+                    completion::each(line, system, |name, _| {
+                        result = out.write_str(name).and_then(|()| out.write_str("  "));
+                    });
+                    result
+                });
+                match shown {
+                    Ok(()) => {}
+                    Err(never) => match never {},
+                }
+            }
+            _ => {}
         }
     }
 

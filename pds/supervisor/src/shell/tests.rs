@@ -49,13 +49,39 @@ fn a_line_is_edited_and_run() {
     assert_eq!(bench.says(b""), "partita> ");
     // The backspace key; completion of a command's name; a name that is wrong.
     assert_eq!(bench.says(b"cellz\x7fs\r").lines().last(), Some("partita> "));
-    assert_eq!(bench.says(b"sta\t"), "sta", "start or stats");
-    assert_eq!(bench.says(b"t\t"), "ts ");
+    assert_eq!(bench.says(b"st\t"), "st\r\x1b[2Kstart  stop  stats  \r\npartita> st");
+    assert_eq!(bench.says(b"at\t"), "ats ");
     assert!(bench.says(b"debiam2\r\n").contains("\r\nthere is no cell debiam2; did you mean debian2?\r\n"));
     // History.
     assert!(bench.says(b"\x1b[A\x1b[A\r").contains("#  name"));
     assert_eq!(bench.says(b"pause debian1\r"), "pause debian1\r\ndebian1: pauses\r\npartita> ");
     assert_eq!(bench.system.orders, [(0, crate::lifecycle::Order::Pause)]);
+}
+
+#[test]
+fn tab_completes_commands_and_cells() {
+    let mut bench = Bench::new(4096);
+    bench.says(b"");
+    assert_eq!(bench.says(b"res\t"), "res\r\x1b[2Kresume  restart  \r\npartita> res");
+    assert_eq!(bench.says(b"u\t"), "ume ");
+    assert_eq!(bench.says(b"\t"), "debian");
+    assert_eq!(bench.says(b"\t"), "\r\x1b[2Kdebian1  debian2  \r\npartita> resume debian");
+    assert_eq!(bench.says(b"2\t\r"), "2 \r\ndebian2: goes on\r\npartita> ");
+    // A line from the history, a cursor in its middle: Tab goes on at the end.
+    assert_eq!(
+        bench.says(b"\x1b[A\x7f\x7f\x1b[D\x1b[D\t").rsplit("partita> ").next().unwrap(),
+        "resume debian"
+    );
+    assert_eq!(bench.says(b"1\r"), "1\r\ndebian1: goes on\r\npartita> ");
+    // In an escape sequence Tab is nothing, and what comes after the sequence is text again.
+    assert_eq!(bench.says(b"\x1b[\tAx\t").rsplit("partita> ").next().unwrap(), "resume debian1x");
+    let orders = [(1, crate::lifecycle::Order::Resume), (0, crate::lifecycle::Order::Resume)];
+    assert_eq!(bench.system.orders, orders);
+    // Nothing fits, or no more fits into the line.
+    bench.says(b"\r");
+    assert_eq!(bench.says(b"xyz\t"), "xyz");
+    bench.says(&[b' '; LINE - 5]);
+    assert_eq!(bench.says(b"\t"), "");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use std::{string::String, vec::Vec};
 
 use partita_protocol::{MAX_CELL_LINKS, MAX_DEVICES, layout::guest};
 
-use super::{Problems, suggest};
+use super::{Problems, sockets, suggest};
 use crate::{Boot, Cell, Config, ConsoleKind, Disk, Link, OnHang, Partition, Size};
 
 /// Least memory of a guest.
@@ -35,11 +35,20 @@ pub fn check(config: &Config<'_>, problems: &mut Problems<'_>) {
     files(config, problems);
     disks(config, problems);
     links(config, problems);
+    sockets::check(config, problems);
 }
 
 /// Names of files that the host tool makes: beside them, a file of the user's could not be found by the packer.
-const GENERATED: &[&str] =
-    &["partita.json", "system.xml", "supervisor.elf", "timer.elf", "console.elf", "blk.elf", "vmm.elf"];
+const GENERATED: &[&str] = &[
+    "partita.json",
+    "system.xml",
+    "supervisor.elf",
+    "timer.elf",
+    "console.elf",
+    "blk.elf",
+    "ivc.elf",
+    "vmm.elf",
+];
 
 fn files(config: &Config<'_>, problems: &mut Problems<'_>) {
     for (n, cell) in config.cells.iter().enumerate() {
@@ -216,7 +225,8 @@ fn links(config: &Config<'_>, problems: &mut Problems<'_>) {
             } else if let Some(other) = link.peers.iter().take(p).position(|other| other == peer) {
                 let wrong = format!("\"{peer}\" is peer {other} already");
                 problems.add(path, wrong, "a cell is in a link once");
-            } else if config.links.iter().take(n).filter(|l| l.peers.contains(peer)).count() == MAX_CELL_LINKS {
+            } else if config.links.iter().take(n).filter(|l| l.peers.contains(peer)).count() == MAX_CELL_LINKS
+            {
                 let wrong = format!("\"{peer}\" is in {MAX_CELL_LINKS} links already");
                 problems.add(path, wrong, "hvisor's guests can be told of no more");
             }
@@ -225,7 +235,8 @@ fn links(config: &Config<'_>, problems: &mut Problems<'_>) {
             if size.0 < least || !size.0.is_multiple_of(PAGE) || size.0 > guest::LINK_STRIDE {
                 let wrong = format!("is {size}");
                 let from = if least == 0 { "0K" } else { "4K" };
-                let right = format!("it must be a multiple of 4K from {from} to {}", Size(guest::LINK_STRIDE));
+                let right =
+                    format!("it must be a multiple of 4K from {from} to {}", Size(guest::LINK_STRIDE));
                 problems.add(format!("{path}.{key}"), wrong, right);
             }
         }

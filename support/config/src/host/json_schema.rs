@@ -48,6 +48,10 @@ fn kind(kind: &Kind) -> Value {
         Kind::Names { min, max } => {
             json!({ "type": "array", "minItems": min, "maxItems": max, "items": text(Text::Name) })
         }
+        Kind::Numbers { count, max } => json!({
+            "type": "array", "minItems": 1, "maxItems": count,
+            "items": { "type": "integer", "minimum": 1, "maximum": max }
+        }),
         Kind::Table(keys) => object(keys),
         Kind::TextOr(form, keys) => {
             let mut table = object(keys);

@@ -15,6 +15,7 @@ pub fn markdown() -> String {
         ("`partition` as an object", table::PARTITION),
         ("`range`", table::RANGE),
         ("`links[]`", table::LINK),
+        ("`sockets[]`", table::SOCKET),
     ];
     for (heading, keys) in tables {
         // Writing to a String cannot fail.
@@ -48,6 +49,7 @@ fn kind(kind: &Kind) -> String {
         Kind::List { min: 0, max, .. } => format!("list, at most {max}"),
         Kind::List { min, max, .. } => format!("list, {min} to {max}"),
         Kind::Names { min, max } => format!("list of names, {min} to {max}"),
+        Kind::Numbers { count, .. } => format!("list of 1 to {count} numbers"),
         Kind::Table(_) => "object".into(),
         Kind::TextOr(form, _) => format!("{} or object", text(*form)),
     }

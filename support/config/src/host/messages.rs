@@ -48,6 +48,15 @@ fn links(list: &str) -> String {
     format!(r#"{{ "cells": [{}, {}], "links": [{list}] }}"#, cell("a"), cell("b"))
 }
 
+/// Two cells, `a` with CID 3 and `bee` with this one, and these sockets.
+fn pair(cid: u32, sockets: &str) -> String {
+    format!(
+        r#"{{ "cells": [{{ "name": "a", "memory": "16M", "kernel": "k", "cid": 3 }},
+                        {{ "name": "bee", "memory": "16M", "kernel": "k", "cid": {cid} }}],
+              "sockets": [{sockets}] }}"#
+    )
+}
+
 fn repeat(entry: &str, count: usize) -> String {
     (0..count).map(|n| entry.replace('#', &n.to_string())).collect::<Vec<_>>().join(", ")
 }
@@ -70,14 +79,14 @@ fn each_mistake_has_its_message() {
         (with(r#""Image""#, r#""C:\\Image""#), "line 4, column 49: a backslash is not supported; write the character itself; quotes and control characters cannot be written"),
         // Keys.
         (with("cells", "cell"), "cell: unknown key; did you mean \"cells\"?"),
-        (with("controllers", "devices"), "devices: unknown key; there is: $schema, controllers, cells, links"),
+        (with("controllers", "devices"), "devices: unknown key; there is: $schema, controllers, cells, links, sockets"),
         (with(r#""memory""#, r#""memroy""#), "cells[0].memroy: unknown key; did you mean \"memory\"?"),
         (with(r#""memory": "512M", "#, ""), "cells[0].memory: is missing; it must be a size such as \"512M\" (K, M or G)"),
         (with(r#""kernel": "Image""#, r#""autostart": true"#), "cells[0].kernel: is missing; it must be a file name"),
         (cell(r#""kernel": "Other""#), "cells[0].kernel: the key is there twice; leave one of them"),
         (cell(r#""onCrash": "stop""#), "cells[0].onCrash: unknown key; did you mean \"on_crash\"?"),
-        (cell(r#""network": {}"#), "cells[0].network: unknown key; there is: name, memory, vcpus, priority, budget_us, period_us, boot, kernel, initrd, cmdline, console, autostart, on_crash, on_reset, watchdog_seconds, on_hang, disks"),
-        (with(r#""kind""#, r#""type""#), "controllers[0].type: unknown key; there is: name, kind, slot\ncontrollers[0].kind: is missing; it must be one of: virtio-mmio"),
+        (cell(r#""network": {}"#), "cells[0].network: unknown key; there is: name, memory, vcpus, priority, budget_us, period_us, boot, kernel, initrd, cmdline, console, autostart, on_crash, on_reset, watchdog_seconds, on_hang, disks, cid, manager"),
+        (with(r#""kind""#, r#""type""#), "controllers[0].type: unknown key; there is: name, kind, slot, timeout_ms\ncontrollers[0].kind: is missing; it must be one of: virtio-mmio"),
         (with(r#""partition""#, r#""readonly": true, "partition""#), "cells[0].disks[0].readonly: unknown key; did you mean \"read_only\"?"),
         // Values.
         (with("512M", "512"), "cells[0].memory: is \"512\"; it must be a size such as \"512M\" (K, M or G)"),
@@ -108,6 +117,7 @@ fn each_mistake_has_its_message() {
         (with(r#""name": "a""#, r#""name": "9""#), "cells[0].name: is \"9\"; it must be a name of lower-case letters, digits, - and _ that begins with a letter, at most 32 characters"),
         (with("virtio-mmio", "virtio_mmio"), "controllers[0].kind: is \"virtio_mmio\"; did you mean \"virtio-mmio\"?"),
         (with("virtio-mmio", "nvme"), "controllers[0].kind: is \"nvme\"; there is: virtio-mmio"),
+        (with(r#""slot": 0"#, r#""timeout_ms": 99"#), "controllers[0].timeout_ms: is 99; it must be a whole number from 100 to 600000"),
         (with(r#""slot": 0"#, r#""slot": 32"#), "controllers[0].slot: is 32; it must be a whole number from 0 to 31"),
         (partition("2"), "cells[0].disks[0].partition: is 2; it must be a GPT partition label of 1 to 36 characters, or an object with one of the keys gpt, mbr, range"),
         (partition(r#""""#), "cells[0].disks[0].partition: is \"\"; it must be a GPT partition label of 1 to 36 characters, or an object with one of the keys gpt, mbr, range"),
@@ -175,6 +185,27 @@ fn each_mistake_has_its_message() {
         (links(&repeat(r#"{ "name": "l#", "peers": ["a", "b"] }"#, 5)), "links: has 5 entries; it must be a list of at most 4 objects"),
         (cell(r#""initrd": "a.dtb""#), "cells[0].initrd: \"a.dtb\" is the name of a file that is generated; rename the file, or put it into a directory"),
         (with(r#""Image""#, r#""vmm.elf""#), "cells[0].kernel: \"vmm.elf\" is the name of a file that is generated; rename the file, or put it into a directory"),
+        // Sockets.
+        (cell(r#""cid": 2"#), "cells[0].cid: is 2; it must be a whole number from 3 to 4294967294"),
+        (cell(r#""manager": true"#), "cells[0].manager: the cell has no cid; a manager reaches the service by virtio-vsock: give the cell a cid"),
+        (cell(r#""cid": 3"#).replace(r#""name": "a""#, r#""name": "host""#), "cells[0].name: \"host\" means CID 2 in sockets; choose another name"),
+        (pair(3, ""), "cells[1].cid: 3 is the cid of cells[0] already; choose another number from 3"),
+        (pair(4, r#"{ "from": "a", "to": "zebra", "ports": [1] }"#), "sockets[0].to: there is no cell \"zebra\"; there is: a, bee, host"),
+        (pair(4, r#"{ "from": "be", "to": "a", "ports": [1] }"#), "sockets[0].from: there is no cell \"be\"; did you mean \"bee\"?"),
+        (pair(4, r#"{ "from": "host", "to": "a", "ports": [1] }"#), "sockets[0].from: CID 2 opens no connections; name the cell that connects"),
+        (pair(4, r#"{ "from": "a", "to": "a", "ports": [1] }"#), "sockets[0].to: is the cell that connects; inside a cell no device is needed: its system connects it to itself"),
+        (pair(4, r#"{ "from": "a", "to": "bee", "ports": [] }"#), "sockets[0].ports: has 0 entries; it must be a list of 1 to 8 whole numbers"),
+        (pair(4, r#"{ "from": "a", "to": "bee", "ports": 5 }"#), "sockets[0].ports: is 5; it must be a list of 1 to 8 whole numbers"),
+        (pair(4, r#"{ "from": "a", "to": "bee", "ports": [0] }"#), "sockets[0].ports[0]: is 0; it must be a whole number from 1 to 4294967294"),
+        (pair(4, r#"{ "from": "a", "to": "bee", "ports": [5, 5] }"#), "sockets[0].ports[1]: 5 is there twice; leave one of them"),
+        (pair(4, r#"{ "from": "a", "to": "bee", "ports": [5] }, { "from": "a", "to": "bee", "ports": [6] }"#), "sockets[1]: sockets[0] is from a to bee already; add the ports there"),
+        (pair(4, r#"{ "from": "a", "to": "host", "ports": [1] }"#), "sockets[0].ports[0]: port 1 of host is the management service; say \"manager\": true in the cell instead"),
+        (pair(4, r#"{ "from": "a", "to": "host", "ports": [2] }"#), "sockets[0].ports[0]: port 2 of host is open to all; remove it: every cell with a cid may connect"),
+        (pair(4, r#"{ "from": "a", "to": "host", "ports": [80] }"#), "sockets[0].ports[0]: host has no port 80; it has 7, 9, 19 and 514"),
+        (
+            r#"{ "cells": [{ "name": "a", "memory": "16M", "kernel": "k" }, { "name": "b", "memory": "16M", "kernel": "k", "cid": 3 }], "sockets": [{ "from": "a", "to": "b", "ports": [1] }] }"#.into(),
+            "sockets[0].from: cell \"a\" has no cid; give cells[0] a cid",
+        ),
     ];
     assert!(cases.len() >= 40);
     for (text, message) in cases {
@@ -182,4 +213,9 @@ fn each_mistake_has_its_message() {
         assert_eq!(sentences(text), lines, "for {text}");
     }
     assert_eq!(sentences(GOOD), "accepted");
+    let good = pair(
+        4,
+        r#"{ "from": "a", "to": "bee", "ports": [1, 2] }, { "from": "bee", "to": "host", "ports": [7, 514] }"#,
+    );
+    assert_eq!(sentences(&good), "accepted");
 }

@@ -8,6 +8,7 @@ mod check;
 mod document;
 mod json_schema;
 mod markdown;
+mod sockets;
 mod suggest;
 pub mod table;
 mod walk;

@@ -2,7 +2,9 @@
 //!
 //! The types in `schema.rs` say the same to serde; the tests hold the two together.
 
-use partita_protocol::{MAX_CELLS, MAX_CONTROLLERS, MAX_DISKS, MAX_LINKS, MAX_PEERS, MAX_VCPUS};
+use partita_protocol::{
+    MAX_CELLS, MAX_CONTROLLERS, MAX_DISKS, MAX_LINKS, MAX_PEERS, MAX_PORTS, MAX_SOCKETS, MAX_VCPUS,
+};
 
 /// A key of an object.
 #[derive(Debug)]
@@ -50,6 +52,13 @@ pub enum Kind {
         min: usize,
         /// Most.
         max: usize,
+    },
+    /// A list of whole numbers, at least one.
+    Numbers {
+        /// Most entries.
+        count: usize,
+        /// Greatest; the least is 1.
+        max: u64,
     },
     /// An object.
     Table(&'static [Key]),
@@ -110,6 +119,12 @@ pub const CONFIG: &[Key] = &[
         Some("[]"),
         "Memory that cells share, with doorbells; guests see it as hvisor's (docs/ivc.md).",
     ),
+    key(
+        "sockets",
+        Kind::List { min: 0, max: MAX_SOCKETS, keys: SOCKET },
+        Some("[]"),
+        "Which cells may open virtio-vsock connections to whom. Everything else is refused.",
+    ),
 ];
 
 /// Entries of `links`.
@@ -146,6 +161,13 @@ pub const CONTROLLER: &[Key] = &[
         "The driver: `virtio-mmio` is a virtio-blk device of QEMU virt.",
     ),
     key("slot", Kind::Number { min: 0, max: 31 }, Some("0"), "Which of the board's devices of that kind."),
+    key(
+        "timeout_ms",
+        Kind::Number { min: 100, max: 600_000 },
+        Some("10000"),
+        "Milliseconds that the device may take for a request. After them, and at most an eighth more, the device is reset; \
+         the request fails, others in flight are submitted again.",
+    ),
 ];
 
 const POLICIES: Kind = Kind::Word(&["stop", "restart"]);
@@ -213,6 +235,30 @@ pub const CELL: &[Key] = &[
         Kind::List { min: 0, max: MAX_DISKS, keys: DISK },
         Some("[]"),
         "virtio-blk devices, `/dev/vda` first.",
+    ),
+    key(
+        "cid",
+        Kind::Number { min: 3, max: u32::MAX as u64 - 1 },
+        Some(""),
+        "Context id: gives the cell a virtio-vsock device. Unique.",
+    ),
+    key("manager", Kind::Flag, Some("false"), "Whether it may use the management service, port 1 of CID 2."),
+];
+
+/// Entries of `sockets`.
+pub const SOCKET: &[Key] = &[
+    key("from", Kind::Text(Text::Name), None, "Name of the cell that connects. It needs a `cid`."),
+    key(
+        "to",
+        Kind::Text(Text::Name),
+        None,
+        "Name of the cell that listens, which needs a `cid`, or `host`: CID 2.",
+    ),
+    key(
+        "ports",
+        Kind::Numbers { count: MAX_PORTS, max: u32::MAX as u64 - 1 },
+        None,
+        "Ports of the listening side. Of `host`: 7 echo, 9 discard, 19 chargen, 514 log.",
     ),
 ];
 

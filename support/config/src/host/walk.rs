@@ -81,11 +81,21 @@ fn value(path: &str, node: &Node, kind: &Kind, problems: &mut Problems<'_>) {
             }
             (min..=max).contains(&&nodes.len())
         }
+        (Kind::Numbers { count, max }, Node::List(nodes)) => {
+            for (n, node) in nodes.iter().enumerate() {
+                self::value(&format!("{path}[{n}]"), node, &Kind::Number { min: 1, max: *max }, problems);
+            }
+            (1..=*count).contains(&nodes.len())
+        }
         _ => false,
     };
     if !fits {
         let wrong = match node {
-            Node::List(nodes) if matches!(kind, Kind::List { .. } | Kind::Names { .. }) => format!("has {} entries", nodes.len()),
+            Node::List(nodes)
+                if matches!(kind, Kind::List { .. } | Kind::Names { .. } | Kind::Numbers { .. }) =>
+            {
+                format!("has {} entries", nodes.len())
+            }
             other => format!("is {}", other.describe()),
         };
         problems.add(path, wrong, expected(kind));
@@ -137,6 +147,7 @@ fn expected(kind: &Kind) -> String {
         Kind::List { min: 0, max, .. } => format!("it must be a list of at most {max} objects"),
         Kind::List { min, max, .. } => format!("it must be a list of {min} to {max} objects"),
         Kind::Names { min, max } => format!("it must be a list of {min} to {max} names"),
+        Kind::Numbers { count, .. } => format!("it must be a list of 1 to {count} whole numbers"),
         Kind::Table(_) => "it must be an object".into(),
     }
 }

@@ -186,17 +186,9 @@ fn steps(root: &Path) -> Vec<Plan> {
         if env::var_os("MICROKIT_SDK").is_some_and(|dir| !dir.is_empty()) { "official" } else { "embedded" };
     for config in ["debug", "release"] {
         // One machine at a time: the tests have time limits, and there may be two cores only.
-        let mut system = cargo(&["test", "-p", "partita-system-tests", "--no-fail-fast"]);
-        system.args([
-            "--test",
-            "sizes",
-            "--test",
-            "bare_metal",
-            "--test",
-            "system",
-            "--",
-            "--test-threads=1",
-        ]);
+        let system = ["test", "-p", "partita-system-tests", "--no-fail-fast", "--test", "*"];
+        let mut system = cargo(&system);
+        system.args(["--", "--test-threads=1"]);
         system.env("CONFIG", config);
         add("system", &format!("system {kind} {config}"), 25, Counting::Printed, system);
     }

@@ -6,15 +6,12 @@
 
 use partita_config::{Cell, CellLink, Link};
 use partita_protocol::{
-    layout::{Service, guest, size, vaddr},
+    layout::{Service, channel, guest, size, vaddr},
     links::CONTROL_SIZE,
 };
 
-use super::{Composer, map, map_at, vmm_name};
+use super::{Composer, IVC, map, map_at, vmm_name};
 use crate::system::model::{Map, Region};
-
-/// Name of the PD that passes doorbells on.
-const IVC: &str = "ivc";
 
 fn shared_name(link: &Link<'_>) -> String {
     format!("link.{}.shared", link.name)
@@ -71,6 +68,10 @@ impl Composer<'_> {
             return;
         }
         let vmm = vmm_name(self.config, n);
+        // With a virtio-vsock device the channel is there already.
+        if cell.cid.is_none() {
+            self.notify(&vmm, channel::VMM_IVC, IVC, channel::client(n));
+        }
         let far = |own| vaddr::cell_link(n, own);
         let (rung, taken) = (vaddr::DOORBELL_TX, vaddr::DOORBELL_RX);
         self.link(format!("doorbell_tx.{}", cell.name), size::PAGE, (&vmm, rung), (IVC, far(rung)));
