@@ -33,6 +33,10 @@ pub struct Controller<'a> {
     /// Which of the board's devices of that kind: for `virtio-mmio` the transport's number.
     #[serde(default)]
     pub slot: u8,
+    /// Milliseconds that the device may take for a request; after them (and at most an eighth more) the device is restarted
+    /// and the request fails.
+    #[serde(default = "timeout_ms")]
+    pub timeout_ms: u32,
 }
 
 /// Drivers of `blk`.
@@ -231,6 +235,10 @@ const SHORT_SLICE_US: u32 = 1000;
 #[allow(clippy::trivially_copy_pass_by_ref)] // serde wants it so
 fn is_zero(number: &u32) -> bool {
     *number == 0
+}
+
+fn timeout_ms() -> u32 {
+    10_000
 }
 
 fn yes() -> bool {
