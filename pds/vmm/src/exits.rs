@@ -283,10 +283,10 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
         }
         // Reading the stored register costs as much as a signal, so it is not read where one value is possible: a device
         // with one queue, an acknowledgement of the one interrupt bit that is set.
-        let known = match (offset, self.disks.get(device)) {
-            (reg::QUEUE_NOTIFY, Some(Slot::Ready(disk))) if disk.queues == 1 => Some(0),
-            (reg::INTERRUPT_ACK, Some(Slot::Ready(disk))) => {
-                Some(disk.interrupt_status()).filter(|bits| bits.count_ones() == 1).map(u64::from)
+        let known = match (offset, self.devices.get(device)) {
+            (reg::QUEUE_NOTIFY, Some(Slot::Ready(remote))) if remote.queues == 1 => Some(0),
+            (reg::INTERRUPT_ACK, Some(Slot::Ready(remote))) => {
+                Some(remote.interrupt_status()).filter(|bits| bits.count_ones() == 1).map(u64::from)
             }
             _ => None,
         };
@@ -294,29 +294,29 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
             Some(value) => value,
             None => self.operand(vcpu, &access),
         };
-        let Some(Slot::Ready(disk)) = self.disks.get_mut(device) else {
+        let Some(Slot::Ready(remote)) = self.devices.get_mut(device) else {
             return self.resume_with(vcpu, &after); // its backend has no such device: reads as zero, writes are lost
         };
-        match disk.transport.write(offset, access.width.bytes() as u8, value) {
+        match remote.transport.write(offset, access.width.bytes() as u8, value) {
             Action::Notify(_) => {
-                let channel = disk.channel();
+                let channel = remote.channel();
                 self.defer_notify(channel);
             }
             Action::InterruptAck { pending } => self.gic.set_line(0, interrupt_of(device), pending),
             Action::DriverOk { features } => {
-                if let Err(trouble) = disk.start(&mut self.machine, features) {
-                    disk.transport.needs_reset();
-                    self.disk_trouble(device, trouble);
+                if let Err(trouble) = remote.start(&mut self.machine, features) {
+                    remote.transport.needs_reset();
+                    self.device_trouble(device, trouble);
                 }
                 self.update_line(device);
             }
             Action::Reset => {
                 self.set_vcpu(vcpu, Vcpu::Held(pc, device));
-                return self.stop_disk(device);
+                return self.stop_device(device);
             }
             Action::Broken(violation) => {
                 self.complain(format_args!(
-                    "guest broke the rules of disk {device} ({violation:?}): needs reset"
+                    "guest broke the rules of device {device} ({violation:?}): needs reset"
                 ));
                 self.update_line(device);
             }

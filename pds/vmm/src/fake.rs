@@ -21,9 +21,9 @@ use partita_ring::{AtomicU64, Duplex, Header, Mine, Rx, Yours};
 use partita_virtio::fake::FakeRam;
 use partita_virtio::mmio::RegisterPage;
 
-use crate::disk::Backend;
 use crate::load::Images;
 use crate::machine::{Field, Machine, Page};
+use crate::remote::{Backend, device_id};
 use crate::terminal::{Port, Terminal};
 use crate::vmm::{CellLink, Parts, Slot, TimerLink, Vmm};
 
@@ -302,15 +302,16 @@ impl Guest {
         timer.fired.store(0, Ordering::Relaxed);
         wanted.valid.store(0, Ordering::Relaxed);
         let attach = |(mine, yours)| Duplex::new(mine, yours);
-        let mut disks = Slots::new();
-        let _ = disks.push(Slot::Waiting(pages[0], Backend { channel: 0, device: 0, status: backend }));
+        let mut devices = Slots::new();
+        let disk = Backend { id: device_id::BLK, channel: 0, device: 0, status: backend };
+        let _ = devices.push(Slot::Waiting(pages[0], disk));
         let vmm = Vmm::new(Parts {
             machine: machine.clone(),
             logger: Logger::new(log[0].0, log[0].1, || ()),
             ram: ram.ram(),
             images: Images { kernel: KERNEL, initrd: &[1; 100], dtb: &[2; 50], plain: true },
             vcpus,
-            disks,
+            devices,
             terminal: Terminal::new(attach(console[0]), Some((1, Port::new(pages[1])))),
             timer: TimerLink { request, state: timer },
             stats,

@@ -24,7 +24,10 @@ pub use address::Address;
 pub use partition::Partition;
 pub use passthrough::{Passthrough, Trigger};
 pub use pd::Pd;
-pub use schema::{Boot, Cell, Config, ConsoleKind, Controller, ControllerKind, Device, Disk, OnHang, Policy};
+pub use schema::{
+    Boot, Cell, Config, ConsoleKind, Controller, ControllerKind, Device, Disk, HOST, HOST_CID, OnHang,
+    Policy, Socket,
+};
 pub use serde_json_core::de::Error;
 pub use size::Size;
 

@@ -1,7 +1,7 @@
 //! The types of partita.json. docs/configuration.md describes each key for users; [`crate::table`] does for machines.
 
 use heapless::Vec;
-use partita_protocol::{MAX_CELLS, MAX_CONTROLLERS, MAX_DISKS, layout};
+use partita_protocol::{MAX_CELLS, MAX_CONTROLLERS, MAX_DISKS, MAX_PORTS, MAX_SOCKETS, layout};
 use serde::{Deserialize, Serialize};
 
 use crate::{Partition, Passthrough, Size, passthrough::MAX_PASSTHROUGH};
@@ -19,6 +19,9 @@ pub struct Config<'a> {
     /// Guests. The position is the cell's number everywhere: channels, addresses, console keys.
     #[serde(borrow)]
     pub cells: Vec<Cell<'a>, MAX_CELLS>,
+    /// Who may connect to whom by virtio-vsock.
+    #[serde(default, borrow)]
+    pub sockets: Vec<Socket<'a>, MAX_SOCKETS>,
 }
 
 /// A disk controller that Partita drives.
@@ -104,6 +107,12 @@ pub struct Cell<'a> {
     /// Devices that the guest gets whole.
     #[serde(default, borrow)]
     pub passthrough: Vec<Passthrough<'a>, MAX_PASSTHROUGH>,
+    /// Context id of the cell's virtio-vsock device; without one it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cid: Option<u32>,
+    /// Whether it may use the management service at CID 2.
+    #[serde(default)]
+    pub manager: bool,
 }
 
 /// How a guest starts.
@@ -170,6 +179,25 @@ pub struct Disk<'a> {
     pub serial: Option<&'a str>,
 }
 
+/// Who may open connections to whom.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Socket<'a> {
+    /// Name of the cell that connects.
+    #[serde(borrow)]
+    pub from: &'a str,
+    /// Name of the cell that listens, or [`HOST`].
+    #[serde(borrow)]
+    pub to: &'a str,
+    /// At which of its ports.
+    pub ports: Vec<u32, MAX_PORTS>,
+}
+
+/// Name of CID 2 in [`Socket::to`].
+pub const HOST: &str = "host";
+/// Its number.
+pub const HOST_CID: u32 = 2;
+
 /// A virtio-mmio device of a cell. Its number is its place in [`Cell::devices`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Device {
@@ -177,6 +205,8 @@ pub enum Device {
     Disk(usize),
     /// virtio-console.
     Console,
+    /// virtio-vsock.
+    Vsock,
 }
 
 impl<'a> Config<'a> {
@@ -188,6 +218,11 @@ impl<'a> Config<'a> {
     /// Number and entry of a controller.
     pub fn controller(&self, name: &str) -> Option<(usize, &Controller<'a>)> {
         self.controllers.iter().enumerate().find(|(_, controller)| controller.name == name)
+    }
+
+    /// Whether the system has the PD `ivc`.
+    pub fn has_ivc(&self) -> bool {
+        self.cells.iter().any(|cell| cell.cid.is_some())
     }
 }
 
@@ -206,10 +241,11 @@ impl<'a> Cell<'a> {
         if self.vcpus > 1 { SHORT_SLICE_US } else { SLICE_US }
     }
 
-    /// The cell's virtio devices in the order of their register pages: disks, then the console.
+    /// The cell's virtio devices in the order of their register pages: disks, then the console, then vsock.
     pub fn devices(&self) -> impl Iterator<Item = Device> + '_ {
         let console = (self.console == ConsoleKind::Virtio).then_some(Device::Console);
-        (0..self.disks.len()).map(Device::Disk).chain(console)
+        let vsock = self.cid.map(|_| Device::Vsock);
+        (0..self.disks.len()).map(Device::Disk).chain(console).chain(vsock)
     }
 
     /// The cell's disks at one controller. The place in this order is the backend's device number (`MR0` of

@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Crates of the PDs; each makes the program of its last word.
-pub(crate) const PDS: &[&str] = &["supervisor", "timer", "console", "blk", "vmm"];
+pub(crate) const PDS: &[&str] = &["supervisor", "timer", "console", "blk", "ivc", "vmm"];
 
 /// What was built.
 #[derive(Clone, Debug)]

@@ -174,9 +174,14 @@ pub mod vaddr {
     pub const DOORBELL_TX: usize = 0x1128_0000;
     /// Doorbells for a cell: written by `ivc`, read by its VMM.
     pub const DOORBELL_RX: usize = 0x112c_0000;
+    /// The last log lines of all PDs, as printed (`partita_ring::history`): written by console, read by the supervisor at
+    /// `service_link(Console, ..)`.
+    pub const LOG_HISTORY: usize = 0x1154_0000;
     /// Sign of life of a PD: written by it, read by the supervisor at its `service_link` or `cell_link`.
     pub const HEALTH: usize = 0x1168_0000;
-    /// Counters of `ivc`: written by it, read by the supervisor.
+    /// In ivc: pages that survive its restart (chains of the guests that it holds), and nobody else maps.
+    pub const IVC_INFLIGHT: usize = 0x1140_0000;
+    /// Counters of `ivc` ([`crate::ivc_stats::IvcStats`]): written by it, read by the supervisor.
     pub const IVC_STATS: usize = 0x1174_0000;
 
     /// In a VMM: device tree blob of the guest, read-only. Byte count: symbol `guest_dtb_size`.
@@ -201,8 +206,12 @@ pub mod size {
     pub const LOG_RING: usize = 0x2000;
     /// Each direction of a guest console ring: one header page and 8 KiB of data.
     pub const GUEST_CONSOLE_RING: usize = 0x3000;
+    /// Log history: one header page and 16 KiB of data.
+    pub const LOG_HISTORY: usize = 0x5000;
     /// Timer request and state pages.
     pub const TIMER_PAGE: usize = 0x1000;
+    /// The broker's record of chains that it holds.
+    pub const IVC_INFLIGHT: usize = 0x3000;
     /// DMA memory of a driver PD.
     pub const DMA: usize = 0x40000;
     /// Granule of all of them.

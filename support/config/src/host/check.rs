@@ -4,7 +4,7 @@ use std::{string::String, vec::Vec};
 
 use partita_protocol::{MAX_DEVICES, layout::guest::LOAD_ALIGN};
 
-use super::{Problems, suggest};
+use super::{Problems, sockets, suggest};
 use crate::{Boot, Cell, Config, ConsoleKind, Disk, OnHang, Partition};
 
 /// Least memory of a guest.
@@ -35,11 +35,20 @@ pub fn check(config: &Config<'_>, problems: &mut Problems<'_>) {
     files(config, problems);
     disks(config, problems);
     super::passthrough::check(config, problems);
+    sockets::check(config, problems);
 }
 
 /// Names of files that the host tool makes: beside them, a file of the user's could not be found by the packer.
-const GENERATED: &[&str] =
-    &["partita.json", "system.xml", "supervisor.elf", "timer.elf", "console.elf", "blk.elf", "vmm.elf"];
+const GENERATED: &[&str] = &[
+    "partita.json",
+    "system.xml",
+    "supervisor.elf",
+    "timer.elf",
+    "console.elf",
+    "blk.elf",
+    "ivc.elf",
+    "vmm.elf",
+];
 
 fn files(config: &Config<'_>, problems: &mut Problems<'_>) {
     for (n, cell) in config.cells.iter().enumerate() {

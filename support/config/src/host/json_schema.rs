@@ -49,6 +49,10 @@ fn kind(kind: &Kind) -> Value {
         Kind::List { min, max, keys } => {
             json!({ "type": "array", "minItems": min, "maxItems": max, "items": object(keys) })
         }
+        Kind::Numbers { count, max } => json!({
+            "type": "array", "minItems": 1, "maxItems": count,
+            "items": { "type": "integer", "minimum": 1, "maximum": max }
+        }),
         Kind::Table(keys) => object(keys),
         Kind::TextOr(form, keys) => {
             let mut table = object(keys);

@@ -18,6 +18,7 @@ pub fn markdown() -> String {
         ("`cells[].passthrough[].irqs[]`", table::PASSTHROUGH_IRQ),
         ("`cells[].passthrough[].device_tree`", table::DEVICE_TREE),
         ("`cells[].passthrough[].device_tree.properties[]`", table::PROPERTY),
+        ("`sockets[]`", table::SOCKET),
     ];
     for (heading, keys) in tables {
         // Writing to a String cannot fail.
@@ -52,6 +53,7 @@ fn kind(kind: &Kind) -> String {
         Kind::Word(words) => words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", "),
         Kind::List { min: 0, max, .. } => format!("list, at most {max}"),
         Kind::List { min, max, .. } => format!("list, {min} to {max}"),
+        Kind::Numbers { count, .. } => format!("list of 1 to {count} numbers"),
         Kind::Table(_) => "object".into(),
         Kind::TextOr(form, _) => format!("{} or object", text(*form)),
     }

@@ -63,6 +63,15 @@ fn two_lines(a: &str, b: &str) -> String {
     devices(&format!("{}, {}", device("d", "0x9040000", &more(a)), device("e", "0x9050000", &more(b))))
 }
 
+/// Two cells, `a` with CID 3 and `bee` with this one, and these sockets.
+fn pair(cid: u32, sockets: &str) -> String {
+    format!(
+        r#"{{ "cells": [{{ "name": "a", "memory": "16M", "kernel": "k", "cid": 3 }},
+                        {{ "name": "bee", "memory": "16M", "kernel": "k", "cid": {cid} }}],
+              "sockets": [{sockets}] }}"#
+    )
+}
+
 fn repeat(entry: &str, count: usize) -> String {
     (0..count).map(|n| entry.replace('#', &n.to_string())).collect::<Vec<_>>().join(", ")
 }
@@ -85,13 +94,13 @@ fn each_mistake_has_its_message() {
         (with(r#""Image""#, r#""C:\\Image""#), "line 4, column 49: a backslash is not supported; write the character itself; quotes and control characters cannot be written"),
         // Keys.
         (with("cells", "cell"), "cell: unknown key; did you mean \"cells\"?"),
-        (with("controllers", "disks"), "disks: unknown key; there is: $schema, controllers, cells"),
+        (with("controllers", "disks"), "disks: unknown key; there is: $schema, controllers, cells, sockets"),
         (with(r#""memory""#, r#""memroy""#), "cells[0].memroy: unknown key; did you mean \"memory\"?"),
         (with(r#""memory": "512M", "#, ""), "cells[0].memory: is missing; it must be a size such as \"512M\" (K, M or G)"),
         (with(r#""kernel": "Image""#, r#""autostart": true"#), "cells[0].kernel: is missing; it must be a file name"),
         (cell(r#""kernel": "Other""#), "cells[0].kernel: the key is there twice; leave one of them"),
         (cell(r#""onCrash": "stop""#), "cells[0].onCrash: unknown key; did you mean \"on_crash\"?"),
-        (cell(r#""network": {}"#), "cells[0].network: unknown key; there is: name, memory, vcpus, priority, budget_us, period_us, boot, kernel, initrd, cmdline, console, autostart, on_crash, on_reset, watchdog_seconds, on_hang, disks, passthrough"),
+        (cell(r#""network": {}"#), "cells[0].network: unknown key; there is: name, memory, vcpus, priority, budget_us, period_us, boot, kernel, initrd, cmdline, console, autostart, on_crash, on_reset, watchdog_seconds, on_hang, disks, passthrough, cid, manager"),
         (with(r#""kind""#, r#""type""#), "controllers[0].type: unknown key; there is: name, kind, slot, timeout_ms\ncontrollers[0].kind: is missing; it must be one of: virtio-mmio"),
         (with(r#""partition""#, r#""readonly": true, "partition""#), "cells[0].disks[0].readonly: unknown key; did you mean \"read_only\"?"),
         // Values.
@@ -203,6 +212,27 @@ fn each_mistake_has_its_message() {
         (one_device(r#", "device_tree": { "compatible": [] }"#), "cells[0].passthrough[0].device_tree.compatible: has 0 entries; it must be a list of 1 to 4 strings, each a name of letters, digits and , . _ + ? # - as device trees have them, at most 31 characters"),
         (one_device(r#", "device_tree": { "compatible": ["a"], "properties": [{ "name": "reg" }] }"#), "cells[0].passthrough[0].device_tree.properties[0].name: \"reg\" is there already; leave it out: a property is there once"),
         (one_device(r#", "device_tree": { "compatible": ["a"], "properties": [{ "name": "x", "cell": 1, "text": "a" }] }"#), "cells[0].passthrough[0].device_tree.properties[0]: has a cell and a text; a property has one value: leave one of them"),
+        // Sockets.
+        (cell(r#""cid": 2"#), "cells[0].cid: is 2; it must be a whole number from 3 to 4294967294"),
+        (cell(r#""manager": true"#), "cells[0].manager: the cell has no cid; a manager reaches the service by virtio-vsock: give the cell a cid"),
+        (cell(r#""cid": 3"#).replace(r#""name": "a""#, r#""name": "host""#), "cells[0].name: \"host\" means CID 2 in sockets; choose another name"),
+        (pair(3, ""), "cells[1].cid: 3 is the cid of cells[0] already; choose another number from 3"),
+        (pair(4, r#"{ "from": "a", "to": "zebra", "ports": [1] }"#), "sockets[0].to: there is no cell \"zebra\"; there is: a, bee, host"),
+        (pair(4, r#"{ "from": "be", "to": "a", "ports": [1] }"#), "sockets[0].from: there is no cell \"be\"; did you mean \"bee\"?"),
+        (pair(4, r#"{ "from": "host", "to": "a", "ports": [1] }"#), "sockets[0].from: CID 2 opens no connections; name the cell that connects"),
+        (pair(4, r#"{ "from": "a", "to": "a", "ports": [1] }"#), "sockets[0].to: is the cell that connects; inside a cell no device is needed: its system connects it to itself"),
+        (pair(4, r#"{ "from": "a", "to": "bee", "ports": [] }"#), "sockets[0].ports: has 0 entries; it must be a list of 1 to 8 whole numbers"),
+        (pair(4, r#"{ "from": "a", "to": "bee", "ports": 5 }"#), "sockets[0].ports: is 5; it must be a list of 1 to 8 whole numbers"),
+        (pair(4, r#"{ "from": "a", "to": "bee", "ports": [0] }"#), "sockets[0].ports[0]: is 0; it must be a whole number from 1 to 4294967294"),
+        (pair(4, r#"{ "from": "a", "to": "bee", "ports": [5, 5] }"#), "sockets[0].ports[1]: 5 is there twice; leave one of them"),
+        (pair(4, r#"{ "from": "a", "to": "bee", "ports": [5] }, { "from": "a", "to": "bee", "ports": [6] }"#), "sockets[1]: sockets[0] is from a to bee already; add the ports there"),
+        (pair(4, r#"{ "from": "a", "to": "host", "ports": [1] }"#), "sockets[0].ports[0]: port 1 of host is the management service; say \"manager\": true in the cell instead"),
+        (pair(4, r#"{ "from": "a", "to": "host", "ports": [2] }"#), "sockets[0].ports[0]: port 2 of host is open to all; remove it: every cell with a cid may connect"),
+        (pair(4, r#"{ "from": "a", "to": "host", "ports": [80] }"#), "sockets[0].ports[0]: host has no port 80; it has 7, 9, 19 and 514"),
+        (
+            r#"{ "cells": [{ "name": "a", "memory": "16M", "kernel": "k" }, { "name": "b", "memory": "16M", "kernel": "k", "cid": 3 }], "sockets": [{ "from": "a", "to": "b", "ports": [1] }] }"#.into(),
+            "sockets[0].from: cell \"a\" has no cid; give cells[0] a cid",
+        ),
     ];
     assert!(cases.len() >= 40);
     for (text, message) in cases {
@@ -210,4 +240,9 @@ fn each_mistake_has_its_message() {
         assert_eq!(sentences(text), lines, "for {text}");
     }
     assert_eq!(sentences(GOOD), "accepted");
+    let good = pair(
+        4,
+        r#"{ "from": "a", "to": "bee", "ports": [1, 2] }, { "from": "bee", "to": "host", "ports": [7, 514] }"#,
+    );
+    assert_eq!(sentences(&good), "accepted");
 }

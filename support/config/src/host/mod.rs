@@ -9,6 +9,7 @@ mod document;
 mod json_schema;
 mod markdown;
 mod passthrough;
+mod sockets;
 mod suggest;
 pub mod table;
 mod walk;

@@ -3,7 +3,7 @@
 //! The types in `schema.rs` say the same to serde; the tests hold the two together.
 
 use crate::passthrough::{MAX_PASSTHROUGH, MAX_PASSTHROUGH_IRQS};
-use partita_protocol::{MAX_CELLS, MAX_CONTROLLERS, MAX_DISKS, MAX_VCPUS};
+use partita_protocol::{MAX_CELLS, MAX_CONTROLLERS, MAX_DISKS, MAX_PORTS, MAX_SOCKETS, MAX_VCPUS};
 
 /// A key of an object.
 #[derive(Debug)]
@@ -55,6 +55,13 @@ pub enum Kind {
         max: usize,
         /// The objects' keys.
         keys: &'static [Key],
+    },
+    /// A list of whole numbers, at least one.
+    Numbers {
+        /// Most entries.
+        count: usize,
+        /// Greatest; the least is 1.
+        max: u64,
     },
     /// An object.
     Table(&'static [Key]),
@@ -112,6 +119,12 @@ pub const CONFIG: &[Key] = &[
         Kind::List { min: 1, max: MAX_CELLS, keys: CELL },
         None,
         "The guests, in the order of their consoles.",
+    ),
+    key(
+        "sockets",
+        Kind::List { min: 0, max: MAX_SOCKETS, keys: SOCKET },
+        Some("[]"),
+        "Which cells may open virtio-vsock connections to whom. Everything else is refused.",
     ),
 ];
 
@@ -206,6 +219,13 @@ pub const CELL: &[Key] = &[
         Some("[]"),
         "Devices of the board that the guest gets whole. One that does DMA can reach all memory: docs/threat-model.md.",
     ),
+    key(
+        "cid",
+        Kind::Number { min: 3, max: u32::MAX as u64 - 1 },
+        Some(""),
+        "Context id: gives the cell a virtio-vsock device. Unique.",
+    ),
+    key("manager", Kind::Flag, Some("false"), "Whether it may use the management service, port 1 of CID 2."),
 ];
 
 /// Entries of `passthrough`.
@@ -289,6 +309,23 @@ pub const PROPERTY: &[Key] = &[
     key("name", Kind::Text(Text::Node), None, "The property's name. Without a value it is an empty one."),
     key("cell", Kind::Number { min: 0, max: u32::MAX as u64 }, Some(""), "Its value: a number of 32 bits."),
     key("text", Kind::Text(Text::Line), Some(""), "Its value: a string."),
+];
+
+/// Entries of `sockets`.
+pub const SOCKET: &[Key] = &[
+    key("from", Kind::Text(Text::Name), None, "Name of the cell that connects. It needs a `cid`."),
+    key(
+        "to",
+        Kind::Text(Text::Name),
+        None,
+        "Name of the cell that listens, which needs a `cid`, or `host`: CID 2.",
+    ),
+    key(
+        "ports",
+        Kind::Numbers { count: MAX_PORTS, max: u32::MAX as u64 - 1 },
+        None,
+        "Ports of the listening side. Of `host`: 7 echo, 9 discard, 19 chargen, 514 log.",
+    ),
 ];
 
 /// Entries of `disks`.

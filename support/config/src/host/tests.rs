@@ -98,7 +98,7 @@ fn partition_json(mbr: bool) -> impl Strategy<Value = String> {
 }
 
 fn cell_json(name: usize, mbr: bool) -> impl Strategy<Value = String> {
-    let optional = proptest::collection::vec(any::<bool>(), 10);
+    let optional = proptest::collection::vec(any::<bool>(), 11);
     let disks = proptest::collection::vec(
         (partition_json(mbr), proptest::option::of("[ -!#-\\[\\]-~]{1,19}")),
         0..=4,
@@ -130,6 +130,7 @@ fn cell_json(name: usize, mbr: bool) -> impl Strategy<Value = String> {
                     1 + line.len(),
                     word("report", "restart")
                 ),
+                format!(r#""cid": {}, "manager": {flag}"#, 3 + name),
             ];
             if flag {
                 keys.push(format!(

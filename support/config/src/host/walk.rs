@@ -82,11 +82,19 @@ fn value(path: &str, node: &Node, kind: &Kind, problems: &mut Problems<'_>) {
             list(path, nodes, keys, problems);
             (min..=max).contains(&&nodes.len())
         }
+        (Kind::Numbers { count, max }, Node::List(nodes)) => {
+            for (n, node) in nodes.iter().enumerate() {
+                self::value(&format!("{path}[{n}]"), node, &Kind::Number { min: 1, max: *max }, problems);
+            }
+            (1..=*count).contains(&nodes.len())
+        }
         _ => false,
     };
     if !fits {
         let wrong = match node {
-            Node::List(nodes) if matches!(kind, Kind::List { .. } | Kind::Texts { .. }) => {
+            Node::List(nodes)
+                if matches!(kind, Kind::List { .. } | Kind::Texts { .. } | Kind::Numbers { .. }) =>
+            {
                 format!("has {} entries", nodes.len())
             }
             other => format!("is {}", other.describe()),
@@ -147,6 +155,7 @@ fn expected(kind: &Kind) -> String {
         Kind::Word(words) => format!("it must be one of: {}", words.join(", ")),
         Kind::List { min: 0, max, .. } => format!("it must be a list of at most {max} objects"),
         Kind::List { min, max, .. } => format!("it must be a list of {min} to {max} objects"),
+        Kind::Numbers { count, .. } => format!("it must be a list of 1 to {count} whole numbers"),
         Kind::Table(_) => "it must be an object".into(),
     }
 }

@@ -15,7 +15,8 @@ fn board() -> &'static Board {
     Board::named("qemu_virt_aarch64").unwrap()
 }
 
-/// A description of cells, each with disks at the controllers of these numbers.
+/// A description of cells, each with disks at the controllers of these numbers. Those with an even number of vCPUs have a
+/// virtio-vsock device.
 fn description(controllers: usize, cells: &[(u8, Vec<usize>)]) -> String {
     let mut text = String::from("{ \"controllers\": [");
     for n in 0..controllers {
@@ -25,9 +26,10 @@ fn description(controllers: usize, cells: &[(u8, Vec<usize>)]) -> String {
     text.push_str("], \"cells\": [");
     for (n, (vcpus, disks)) in cells.iter().enumerate() {
         let comma = if n == 0 { "" } else { ", " };
+        let cid = if vcpus % 2 == 0 { format!(r#""cid": {}, "#, 3 + n) } else { String::new() };
         write!(
             text,
-            r#"{comma}{{ "name": "g{n}", "memory": "{}M", "vcpus": {vcpus}, "kernel": "Image", "disks": ["#,
+            r#"{comma}{{ "name": "g{n}", "memory": "{}M", "vcpus": {vcpus}, {cid}"kernel": "Image", "disks": ["#,
             16 + 2 * n
         )
         .unwrap();
@@ -122,7 +124,7 @@ fn one_writer(system: &System, config: &Config<'_>) {
         } else if let Some(cell) = region.name.strip_prefix("guest_ram.") {
             let (_, cell) = config.cell(cell).unwrap();
             let backends: BTreeSet<_> = cell.disks.iter().map(|disk| disk.controller).collect();
-            assert_eq!(writers.len(), 2 + backends.len());
+            assert_eq!(writers.len(), 2 + backends.len() + usize::from(cell.cid.is_some()));
         } else if region.prefill.is_some() {
             assert_eq!(writers, [""; 0], "{}", region.name);
         } else {
@@ -137,8 +139,8 @@ fn the_largest_description_fits() {
     let config = parsed(&text);
     let system = compose(&config, board());
     check(&system, &config);
-    // supervisor, timer, console, the drivers, the VMMs
-    assert_eq!(system.all_pds().len(), 3 + MAX_CONTROLLERS + MAX_CELLS);
+    // supervisor, timer, console, the broker, the drivers, the VMMs
+    assert_eq!(system.all_pds().len(), 4 + MAX_CONTROLLERS + MAX_CELLS);
 }
 
 #[test]
@@ -168,6 +170,13 @@ fn a_cell_sees_its_memory_its_devices_and_nothing_else() {
     let devices: Vec<Device> = config.cells[0].devices().collect();
     assert_eq!(devices, [Device::Disk(0), Device::Disk(1), Device::Console]);
     assert_eq!(size(&system, registers), 0x3000);
+    // The second has vsock behind its console; the broker has its RAM and nobody else's.
+    assert_eq!(config.cells[1].devices().collect::<Vec<_>>(), [Device::Console, Device::Vsock]);
+    let ivc = pds.iter().find(|pd| pd.name == "ivc").unwrap();
+    let ram: Vec<_> = ivc.maps.iter().filter(|map| map.region.starts_with("guest_ram")).collect();
+    assert_eq!(ram.len(), 1);
+    assert_eq!((ram[0].region.as_str(), ram[0].vaddr), ("guest_ram.g1", vaddr::cell_ram(1) as u64));
+    assert!(ivc.paddrs.is_empty());
     // A driver has the RAM of its clients only.
     let blk = pds.iter().find(|pd| pd.name == "blk_c1").unwrap();
     let ram: Vec<_> = blk.maps.iter().filter(|map| map.region.starts_with("guest_ram")).collect();
