@@ -178,6 +178,9 @@ pub mod vaddr {
     pub const LINK_CONTROL: usize = 0x1134_0000;
     /// Counters of links ([`crate::links::LinkStats`]): written by `ivc`, read by the supervisor at `service_link(Ivc, ..)`.
     pub const LINK_STATS: usize = 0x1176_0000;
+    /// The last log lines of all PDs, as printed (`partita_ring::history`): written by console, read by the supervisor at
+    /// `service_link(Console, ..)`.
+    pub const LOG_HISTORY: usize = 0x1154_0000;
     /// Sign of life of a PD: written by it, read by the supervisor at its `service_link` or `cell_link`.
     pub const HEALTH: usize = 0x1168_0000;
     /// In ivc: pages that survive its restart (chains of the guests that it holds), and nobody else maps.
@@ -207,6 +210,8 @@ pub mod size {
     pub const LOG_RING: usize = 0x2000;
     /// Each direction of a guest console ring: one header page and 8 KiB of data.
     pub const GUEST_CONSOLE_RING: usize = 0x3000;
+    /// Log history: one header page and 16 KiB of data.
+    pub const LOG_HISTORY: usize = 0x5000;
     /// Timer request and state pages.
     pub const TIMER_PAGE: usize = 0x1000;
     /// The broker's record of chains that it holds.

@@ -49,6 +49,7 @@ pub fn compose(config: &Config<'_>, board: &Board) -> System {
         composer.common_links(&client);
     }
     composer.shell_console();
+    composer.log_history();
     for (c, controller) in config.controllers.iter().enumerate() {
         composer.disk_stats(c, controller);
     }
@@ -300,8 +301,8 @@ impl Composer<'_> {
         let vm = VirtualMachine {
             name: format!("guest.{}", cell.name),
             priority: cell.priority,
-            budget: cell.budget_us,
-            period: cell.period_us,
+            budget: cell.budget_us(),
+            period: cell.period_us(),
             vcpus: cell.vcpus,
             maps: guest_maps,
         };
@@ -346,6 +347,13 @@ impl Composer<'_> {
         let client = Client::service("supervisor", Service::Supervisor);
         let own = [vaddr::GUEST_CONSOLE_TX, vaddr::GUEST_CONSOLE_RX];
         self.both_ways(&client, "console", "shell", own, size::GUEST_CONSOLE_RING);
+    }
+
+    /// The last log lines, for the supervisor.
+    fn log_history(&mut self) {
+        let far = vaddr::service_link(Service::Console.index(), vaddr::LOG_HISTORY);
+        let writer = ("console", vaddr::LOG_HISTORY);
+        self.link("log_history".into(), size::LOG_HISTORY, writer, ("supervisor", far));
     }
 
     /// What the supervisor wants of a cell, and what its VMM has made of it.
