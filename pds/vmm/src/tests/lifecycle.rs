@@ -314,18 +314,29 @@ fn a_restarted_vmm_stops_its_vcpus_and_starts_its_guest_as_wanted() {
 
         let mut guest = Guest::again(vcpus);
         guest.machine.0.borrow_mut().runs[0] = true;
-        let mut world = World { kept: None, vcpus, guest: {
-            assert_eq!(guest.vmm.begin(), Next::Receive);
-            guest
-        } };
+        let mut world = World {
+            kept: None,
+            vcpus,
+            guest: {
+                assert_eq!(guest.vmm.begin(), Next::Receive);
+                guest
+            },
+        };
         let calls = world.guest.calls();
-        assert_eq!(calls[..2], [(0, backend::RESET), (0, backend::INFO)], "no request of the guest before is in flight");
+        assert_eq!(
+            calls[..2],
+            [(0, backend::RESET), (0, backend::INFO)],
+            "no request of the guest before is in flight"
+        );
         assert!(matches!(world.guest.vmm.phase, Phase::Preparing(_)));
         let registers = world.guest.machine.0.borrow_mut().context(0)[registers::X0..][..5].to_vec();
         assert_eq!(registers, [guest::GICC, 33, 1023, 1023, 1023], "what may be active is ended");
         world.settle();
         assert_eq!(world.guest.vmm.phase, Phase::Running);
-        assert_eq!((0..vcpus).map(|n| world.runs(n)).collect::<Vec<_>>(), (0..vcpus).map(|n| n == 0).collect::<Vec<_>>());
+        assert_eq!(
+            (0..vcpus).map(|n| world.runs(n)).collect::<Vec<_>>(),
+            (0..vcpus).map(|n| n == 0).collect::<Vec<_>>()
+        );
         assert_eq!(world.guest.actual.epoch.load(Ordering::Relaxed), 1);
         assert_eq!(world.guest.actual.state.load(Ordering::Relaxed), CellState::Running as u32);
     }
