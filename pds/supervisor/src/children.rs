@@ -191,8 +191,10 @@ impl Machine {
         let at_rest = registers.as_ref().map(|r| Injection::is_at_rest(*r.gpr(0), *r.gpr(7)));
         let in_flight = self.in_flight(who);
         if let (Act::Kill, Some(registers)) = (series.look(at_rest, in_flight, now), &registers) {
-            self.killed =
-                Some((series.victim, Why::Killed { pc: *registers.pc(), in_flight: in_flight.unwrap_or(0) }));
+            self.killed = (!series.own).then_some((
+                series.victim,
+                Why::Killed { pc: *registers.pc(), in_flight: in_flight.unwrap_or(0) },
+            ));
             let mut context = UserContext::default();
             *context.pc_mut() = NOWHERE;
             let _ = child.tcb().tcb_write_registers(true, 1, &mut context);
@@ -241,12 +243,12 @@ impl Machine {
         Ok(())
     }
 
-    pub fn begin_kill(&mut self, id: usize, count: u32, every: u32) -> Result<(), &'static str> {
+    pub fn begin_kill(&mut self, id: usize, count: u32, every: u32, own: bool) -> Result<(), &'static str> {
         if self.pds.state(id) == State::Held {
             return Err("is held");
         }
         let every = u64::from(every).saturating_mul(cntfrq()) / 1000;
-        self.injection = Some(Injection::new(id, count, every, cntfrq(), cntpct()));
+        self.injection = Some(Injection::new(id, count, every, own, cntfrq(), cntpct()));
         self.arm();
         Ok(())
     }

@@ -37,6 +37,8 @@ pub struct Counts {
 pub struct Injection {
     /// The victim's child id.
     pub victim: usize,
+    /// The deaths are to count as its own faults.
+    pub own: bool,
     left: u32,
     every: u64,
     next: u64,
@@ -49,10 +51,11 @@ pub struct Injection {
 
 impl Injection {
     /// `count` kills, `every` ticks one on average (half to one and a half of it); `second` is in ticks too.
-    pub fn new(victim: usize, count: u32, every: u64, second: u64, now: u64) -> Self {
+    pub fn new(victim: usize, count: u32, every: u64, own: bool, second: u64, now: u64) -> Self {
         let microsecond = (second / 1_000_000).max(1);
         Injection {
             victim,
+            own,
             left: count,
             every,
             next: now,
@@ -128,7 +131,7 @@ mod tests {
 
     #[test]
     fn a_victim_at_rest_is_given_time_and_then_killed_there() {
-        let mut series = Injection::new(4, 3, 1000, 1_000_000, 10);
+        let mut series = Injection::new(4, 3, 1000, false, 1_000_000, 10);
         assert_eq!(series.deadline(), 10);
         assert_eq!(series.look(Some(false), Some(2), 9), Act::Wait, "too early");
         assert_eq!(series.look(Some(false), Some(2), 10), Act::Kill);
@@ -147,7 +150,7 @@ mod tests {
         assert_eq!(series.look(Some(false), None, series.deadline()), Act::Kill);
         assert_eq!((series.is_over(), series.deadline()), (true, NEVER));
         assert_eq!(series.look(Some(false), None, NEVER), Act::Wait);
-        assert_eq!(series.counts(), Counts { kills: 3, at_work: 2, in_flight: 1 });
+        assert_eq!(series.counts(), Counts { kills: 3, at_work: 3, in_flight: 1 });
     }
 
     #[test]

@@ -161,6 +161,8 @@ struct Soak {
     counts: Counts,
     /// Rounds of each guest that were seen.
     rounds: [u64; 2],
+    /// Writes that each guest's disk had done when last asked.
+    written: [u64; 2],
     marks: u32,
 }
 
@@ -179,7 +181,7 @@ pub fn run(mut context: Context, seconds: u64) -> Result {
     disk::copy_sparse(&context.guest_dir().join("disk.img"), &disk)?;
     let machine = Machine::new(&context, &built, Some(disk.clone()))?;
     let session = Session::start(&mut machine.command(), &dir.join("soak.log"))?;
-    let mut soak = Soak { session, counts: Counts::default(), rounds: [0; 2], marks: 0 };
+    let mut soak = Soak { session, counts: Counts::default(), rounds: [0; 2], written: [0; 2], marks: 0 };
     let result = soak.go(seconds);
     if result.is_err() {
         soak.counts.hangs += 1;
@@ -242,7 +244,7 @@ impl Soak {
             self.shell(n, WORKLOAD)?;
         }
         let begin = Instant::now();
-        let mut vmm = Duration::from_secs(VMM_EVERY / 2);
+        let mut vmm = Duration::from_secs((VMM_EVERY / 2).min(seconds / 2));
         while begin.elapsed().as_secs() < seconds {
             let left = seconds - begin.elapsed().as_secs();
             self.kill("blk_disk0", SERIES.min(left * 1000 / EVERY + 1), EVERY)?;
@@ -400,9 +402,25 @@ impl Soak {
         }
     }
 
+    /// The guest answers, and its disk has written since it was last asked.
     fn goes_on(&mut self, n: usize) -> Result {
-        let rounds = self.rounds[n];
-        self.wait_for(n, rounds + 1).map(drop)
+        let end = Instant::now() + ROUND;
+        loop {
+            self.seen(n)?;
+            let stat = self.shell(n, "cat /sys/block/vda/stat")?;
+            let written = stat.lines().find_map(|line| {
+                let mut words = line.split_whitespace();
+                (words.clone().count() >= 11).then(|| words.nth(4)?.parse().ok())?
+            });
+            match written {
+                Some(written) if written != self.written[n] => {
+                    self.written[n] = written;
+                    return Ok(());
+                }
+                _ if Instant::now() > end => fail!("{} hangs: its disk writes nothing", GUESTS[n]),
+                _ => thread::sleep(Duration::from_millis(200)),
+            }
+        }
     }
 
     /// What the guest has to say at the end.
