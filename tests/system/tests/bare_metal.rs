@@ -76,7 +76,7 @@ fn catalogue(system: &mut System) -> Result<(Counts, usize)> {
     let mut restarts = 0;
     let session = &mut system.session;
     loop {
-        let ends = ["guest crashed: ", " failed\n", "FAIL: its disk"];
+        let ends = ["guest of vmm_nonsense crashed", " passed, ", "FAIL: its disk"];
         match session.expect_any(&ends, BOOT)? {
             (0, _) => {
                 restarts += 1;
@@ -88,8 +88,9 @@ fn catalogue(system: &mut System) -> Result<(Counts, usize)> {
                 session.send("\x1d1")?;
             }
             (1, text) => {
-                let line = text.lines().rev().find(|line| line.contains(" passed, ")).unwrap_or_default();
-                let Some(counts) = Counts::from_line(line) else { fail!("nonsense said: {line}") };
+                let rest = session.expect("\n", SOON)?;
+                let line = format!("{} passed, {rest}", text.rsplit("nonsense: ").next().unwrap_or_default());
+                let Some(counts) = Counts::from_line(line.trim()) else { fail!("nonsense said: {line}") };
                 return Ok((counts, restarts));
             }
             _ => fail!("the offender's disk does not work again"),
