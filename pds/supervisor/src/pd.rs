@@ -11,6 +11,7 @@ use partita_ring::Duplex;
 use partita_ring::log::{Limiter, Logger};
 use partita_ring::log_line;
 use partita_supervisor::fault;
+use partita_supervisor::manage;
 use partita_supervisor::manage::mail::Mail;
 use partita_supervisor::shell::{Output, Shell};
 use sel4_microkit::{
@@ -23,6 +24,7 @@ use crate::pages;
 
 /// Console's notifications: log ring and the shell's line.
 const LINE: Channel = Channel::new(channel::CONSOLE);
+const BROKER: Channel = Channel::new(Service::Ivc.index());
 const TIMER: Channel = Channel::new(channel::TIMER);
 /// Calls of [`Shell::pump`] in one event. The ring's bytes are fewer than they can take.
 const PUMPS: usize = 64;
@@ -59,14 +61,19 @@ fn init() -> Supervisor {
     let machine = Machine::new(pages::config(), logger, mail);
     // SAFETY: `take` lets this pass once.
     let shell = OUTPUT.take().map(|output| (Shell::new(output), unsafe { pages::shell_link() }));
-    let mut supervisor = Supervisor { machine, shell, nonsense: Limiter::new(5, cntfrq()) };
+    // SAFETY: `init` runs once.
+    let manage = unsafe { pages::manage_link(&machine.config) };
+    let mut supervisor = Supervisor { machine, shell, manage, nonsense: Limiter::new(5, cntfrq()) };
     supervisor.talk();
+    supervisor.manage();
     supervisor
 }
 
 struct Supervisor {
     machine: Machine,
     shell: Option<(Shell<'static>, Duplex<'static>)>,
+    /// Lines to and from `ivc`.
+    manage: Option<Duplex<'static>>,
     /// For calls that mean nothing.
     nonsense: Limiter,
 }
@@ -95,6 +102,19 @@ impl Supervisor {
         let sent = link.tx.should_notify();
         if link.rx.should_notify() | sent {
             LINE.notify();
+        }
+    }
+
+    /// Serves the managers, and sends what the shell has for the guests.
+    fn manage(&mut self) {
+        let Some(link) = &mut self.manage else { return };
+        if manage::serve(link, &mut self.machine) == manage::Served::More {
+            self.machine.come_back();
+        }
+        // Both have memory: ask both.
+        let sent = link.tx.should_notify();
+        if link.rx.should_notify() | sent {
+            BROKER.notify();
         }
     }
 
@@ -139,6 +159,7 @@ impl Handler for Supervisor {
         if channels.contains(LINE) {
             self.talk();
         }
+        self.manage();
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use core::fmt::{self, Write};
 use heapless::String;
 use partita_config::Partition;
 use partita_protocol::disk_stats::{BUCKETS, LATENCY_SHIFT};
+use partita_protocol::ivc_stats;
 use partita_protocol::manage::ANSWER_MAX;
 use partita_protocol::stats::Counter;
 use partita_protocol::supervisor::StopReason;
@@ -18,7 +19,7 @@ use super::mail::{Message, Welcome};
 use super::request::Request;
 use crate::shell::command::{COMMANDS, Run};
 use crate::shell::log::{Lines, names};
-use crate::shell::view::{CellView, DiskView, System};
+use crate::shell::view::{CellView, DiskView, SocketsView, System};
 
 /// Bytes kept free behind a list, for `],"more":N,"next":N,"lost":N}`.
 const TAIL: usize = 96;
@@ -226,6 +227,10 @@ impl Answer {
                 self.list("disks", first, all, |out, disk| out.disk(&disk));
             }
             Run::Links => self.list("links", first, core::iter::empty::<()>(), |_, ()| {}),
+            Run::Sockets => {
+                let all = (0..MAX_CELLS).map_while(|n| system.sockets(n)).filter(|view| view.cid.is_some());
+                self.list("sockets", first, all, |out, view| out.sockets(&view));
+            }
             Run::Log => self.log(from, name, system),
             Run::Version => {
                 self.text_of("version", env!("CARGO_PKG_VERSION"));
@@ -312,6 +317,16 @@ impl Answer {
             self.number(counter.name(), *value);
         }
         self.close("}");
+        self.close("}");
+    }
+
+    fn sockets(&mut self, view: &SocketsView<'_>) {
+        self.open("{");
+        self.text_of("cell", view.cell);
+        self.number("cid", view.cid.unwrap_or(0).into());
+        for counter in ivc_stats::Counter::ALL {
+            self.number(counter.name(), view.get(counter));
+        }
         self.close("}");
     }
 

@@ -3,7 +3,7 @@ use crate::lifecycle::Refused;
 use crate::manage::mail::Mail;
 use crate::manage::{self, Service};
 use crate::shell::text::TITLE;
-use crate::shell::view::{CellView, DiskView};
+use crate::shell::view::{CellView, DiskView, SocketsView};
 use partita_config::Partition;
 use partita_protocol::MAX_DISKS;
 use partita_protocol::stats::Counter;
@@ -91,6 +91,11 @@ impl System for Fake {
             in_flight: 2,
             latency: core::array::from_fn(|n| 10 * n as u64),
         })
+    }
+
+    fn sockets(&self, n: usize) -> Option<SocketsView<'_>> {
+        let cid = (n != 1 || self.cells > 2).then_some(3 + n as u32);
+        Some(SocketsView { cell: self.cell(n)?.name, cid, counters: core::array::from_fn(|k| 1000 * k as u64) })
     }
 
     fn frequency(&self) -> u64 {
@@ -195,6 +200,16 @@ exits            17
   notify          7
 "
     );
+    assert_eq!(
+        run(&mut system, "sockets"),
+        "\
+cell     cid  open  made  refused  reset  sent  received  violations
+debian1    3  1000     0     2000   3000  3.9K      4.8K        6000
+"
+    );
+    system.cells = 0;
+    assert_eq!(run(&mut system, "sockets"), "no cell has a cid, so none has sockets\n");
+    system.cells = 2;
     system.disks = 0;
     assert_eq!(run(&mut system, "disks"), "no cell has a disk\n");
     assert_eq!(run(&mut system, "links"), "no links: this version has no inter-VM communication\n");
