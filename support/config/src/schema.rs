@@ -4,7 +4,7 @@ use heapless::Vec;
 use partita_protocol::{MAX_CELLS, MAX_CONTROLLERS, MAX_DISKS, MAX_PORTS, MAX_SOCKETS, layout};
 use serde::{Deserialize, Serialize};
 
-use crate::{Partition, Size};
+use crate::{Partition, Passthrough, Size, passthrough::MAX_PASSTHROUGH};
 
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -65,12 +65,12 @@ pub struct Cell<'a> {
     /// Priority of the vCPUs, 1..=99.
     #[serde(default = "guest_priority")]
     pub priority: u8,
-    /// Processor time a vCPU may use in each period, microseconds.
-    #[serde(default = "default_us")]
-    pub budget_us: u32,
-    /// Its period, microseconds.
-    #[serde(default = "default_us")]
-    pub period_us: u32,
+    /// Processor time a vCPU may use in each period, microseconds; 0: see [`Cell::budget_us`].
+    #[serde(default, rename = "budget_us", skip_serializing_if = "is_zero")]
+    pub own_budget_us: u32,
+    /// Its period, microseconds; 0: see [`Cell::period_us`].
+    #[serde(default, rename = "period_us", skip_serializing_if = "is_zero")]
+    pub own_period_us: u32,
     /// What `kernel` is.
     #[serde(default)]
     pub boot: Boot,
@@ -104,6 +104,9 @@ pub struct Cell<'a> {
     /// virtio-blk devices, in the guest's order (`/dev/vda` first).
     #[serde(default, borrow)]
     pub disks: Vec<Disk<'a>, MAX_DISKS>,
+    /// Devices that the guest gets whole.
+    #[serde(default, borrow)]
+    pub passthrough: Vec<Passthrough<'a>, MAX_PASSTHROUGH>,
     /// Context id of the cell's virtio-vsock device; without one it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cid: Option<u32>,
@@ -224,6 +227,20 @@ impl<'a> Config<'a> {
 }
 
 impl<'a> Cell<'a> {
+    /// Processor time a vCPU may use in each period, microseconds.
+    pub fn budget_us(&self) -> u32 {
+        if self.own_budget_us == 0 { self.slice_us().min(self.period_us()) } else { self.own_budget_us }
+    }
+
+    /// That period, microseconds.
+    pub fn period_us(&self) -> u32 {
+        if self.own_period_us == 0 { self.slice_us().max(self.own_budget_us) } else { self.own_period_us }
+    }
+
+    const fn slice_us(&self) -> u32 {
+        if self.vcpus > 1 { SHORT_SLICE_US } else { SLICE_US }
+    }
+
     /// The cell's virtio devices in the order of their register pages: disks, then the console, then vsock.
     pub fn devices(&self) -> impl Iterator<Item = Device> + '_ {
         let console = (self.console == ConsoleKind::Virtio).then_some(Device::Console);
@@ -246,11 +263,17 @@ fn guest_priority() -> u8 {
     layout::priority::GUEST
 }
 
-fn timeout_ms() -> u32 {
-    10_000
+/// Time slice of a vCPU that is alone.
+const SLICE_US: u32 = 10_000;
+/// Of one among several: a vCPU that waits for a lock whose holder is not running spins until its slice ends.
+const SHORT_SLICE_US: u32 = 1000;
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde wants it so
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
-fn default_us() -> u32 {
+fn timeout_ms() -> u32 {
     10_000
 }
 

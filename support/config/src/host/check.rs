@@ -34,6 +34,7 @@ pub fn check(config: &Config<'_>, problems: &mut Problems<'_>) {
     }
     files(config, problems);
     disks(config, problems);
+    super::passthrough::check(config, problems);
     sockets::check(config, problems);
 }
 
@@ -106,8 +107,8 @@ fn cell(path: &str, cell: &Cell<'_>, problems: &mut Problems<'_>) {
         let wrong = format!("is {}", cell.memory);
         problems.add(format!("{path}.memory"), wrong, "it must be a multiple of 2M from 16M to 16G");
     }
-    if cell.budget_us > cell.period_us {
-        let wrong = format!("{} is more than period_us, {}", cell.budget_us, cell.period_us);
+    if cell.budget_us() > cell.period_us() {
+        let wrong = format!("{} is more than period_us, {}", cell.budget_us(), cell.period_us());
         problems.add(format!("{path}.budget_us"), wrong, "the budget is a part of the period");
     }
     if cell.on_hang != OnHang::Report && cell.watchdog_seconds == 0 {

@@ -295,8 +295,8 @@ impl Composer<'_> {
         let vm = VirtualMachine {
             name: format!("guest.{}", cell.name),
             priority: cell.priority,
-            budget: cell.budget_us,
-            period: cell.period_us,
+            budget: cell.budget_us(),
+            period: cell.period_us(),
             vcpus: cell.vcpus,
             maps: guest_maps,
         };
