@@ -14,11 +14,13 @@ use partita_protocol::timer::{NEVER, TimerRequest};
 use partita_ring::history::Reader;
 use partita_ring::log::{Limiter, Logger};
 use partita_ring::log_line;
+use partita_supervisor::injection::Injection;
 use partita_supervisor::lifecycle::{By, Cell, Lifecycle, Order, Reaction, Refused};
 use partita_supervisor::manage::Service;
 use partita_supervisor::manage::mail::Mail;
 use partita_supervisor::power::Power;
-use partita_supervisor::shell::view::{CellView, DiskView, SocketsView, System};
+use partita_supervisor::restarts::{Restarts, Why};
+use partita_supervisor::shell::view::{CellView, DiskView, PdView, SocketsView, System};
 use partita_supervisor::watchdog::{Finding, Watchdog};
 use sel4_microkit::Channel;
 use sel4_vm::{cntfrq, cntpct};
@@ -35,13 +37,19 @@ const PATIENCE: u64 = 5;
 
 /// See the module.
 pub struct Machine {
-    pub config: Config<'static>,
+    pub config: &'static Config<'static>,
     pub logger: Logger<'static>,
     pub lifecycle: Lifecycle,
     pub power: Power,
     pub console_lives: bool,
-    /// PDs that have faulted.
+    /// PDs that have faulted or hung, for no reason of ours.
     pub deaths: u32,
+    pub pds: Restarts,
+    /// Fault injection that is under way.
+    pub injection: Option<Injection>,
+    /// Child id of a PD that was made to fault, and what to say of it.
+    pub killed: Option<(usize, Why)>,
+    next_ping: u64,
     pub mail: &'static mut Mail,
     history: Reader<'static>,
     /// For what a guest can make us say.
@@ -56,9 +64,9 @@ pub struct Machine {
 
 impl Machine {
     /// At the start: each cell's wish is on its page before its VMM runs, as VMMs have a lower priority.
-    pub fn new(config: Config<'static>, logger: Logger<'static>, mail: &'static mut Mail) -> Self {
-        let lifecycle = Lifecycle::new(&config, cntfrq());
-        let watchdog = Watchdog::new(&config, cntfrq(), cntpct());
+    pub fn new(config: &'static Config<'static>, logger: Logger<'static>, mail: &'static mut Mail) -> Self {
+        let lifecycle = Lifecycle::new(config, cntfrq());
+        let watchdog = Watchdog::new(config, cntfrq(), cntpct());
         let machine = Machine {
             config,
             logger,
@@ -66,6 +74,10 @@ impl Machine {
             power: Power::On,
             console_lives: true,
             deaths: 0,
+            pds: Restarts::new(|id| Pd::from_id(id).and_then(pages::health).is_some(), cntfrq()),
+            injection: None,
+            killed: None,
+            next_ping: cntpct().saturating_add(cntfrq()),
             mail,
             history: pages::history(),
             refusals: Limiter::new(5, cntfrq()),
@@ -83,11 +95,11 @@ impl Machine {
 
     /// Name of a PD.
     pub fn name(&self, who: Pd) -> Name<'_> {
-        who.name(Some(&self.config))
+        who.name(Some(self.config))
     }
 
     fn pages(&self, n: usize) -> Option<CellPages> {
-        CellPages::new(&self.config, n)
+        CellPages::new(self.config, n)
     }
 
     fn cell_name(&self, n: usize) -> &'static str {
@@ -177,6 +189,12 @@ impl Machine {
             self.watch(now);
             self.watchdog.looked(now);
         }
+        self.start_due();
+        if self.next_ping <= now {
+            self.next_ping = now.saturating_add(cntfrq());
+            self.ping();
+        }
+        self.inject();
         self.power_off_if_due();
         self.arm();
     }
@@ -206,13 +224,25 @@ impl Machine {
         }
     }
 
-    /// Asks for a wake-up at the next moment that matters. A deadline that has passed fires at once.
-    fn arm(&self) {
+    /// The next moment that matters.
+    pub fn deadline(&self) -> u64 {
         let power = match self.power {
             Power::Draining { deadline } => deadline,
             Power::On | Power::Off => NEVER,
         };
-        let deadline = power.min(self.last_call).min(self.watchdog.deadline()).min(self.again);
+        let injection = self.injection.map_or(NEVER, |series| series.deadline());
+        power
+            .min(self.last_call)
+            .min(self.watchdog.deadline())
+            .min(self.again)
+            .min(self.next_ping)
+            .min(self.pds.deadline())
+            .min(injection)
+    }
+
+    /// Asks for a wake-up then. A deadline that has passed fires at once.
+    pub fn arm(&self) {
+        let deadline = self.deadline();
         let before = self.request.deadline.swap(deadline, Ordering::AcqRel);
         if deadline != NEVER || before != NEVER {
             TIMER.notify();
@@ -332,7 +362,7 @@ impl System for Machine {
         let (controller, _) = self.config.controller(disk.controller)?;
         // The backend numbers the cell's disks at its controller.
         let device = cell.disks_at(disk.controller).position(|(place, _)| place == number)?;
-        let counters = self.pages(n)?.disk(&self.config, controller, device)?;
+        let counters = self.pages(n)?.disk(self.config, controller, device)?;
         let get = |counter: &core::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Some(DiskView {
             cell: cell.name,
@@ -355,7 +385,7 @@ impl System for Machine {
 
     fn sockets(&self, n: usize) -> Option<SocketsView<'_>> {
         let cell = self.config.cells.get(n)?;
-        let counters = pages::ivc_stats(&self.config)?.cells.get(n)?;
+        let counters = pages::ivc_stats(self.config)?.cells.get(n)?;
         let counters = ivc_stats::Counter::ALL.map(|counter| counters.get(counter));
         Some(SocketsView { cell: cell.name, cid: cell.cid, counters })
     }
@@ -373,6 +403,18 @@ impl System for Machine {
         log_line!(self.logger, "{}: {} ({})", self.cell_name(n), order.answer(), self.who(by));
         self.publish_and_notify(n);
         Ok(())
+    }
+
+    fn pd(&self, n: usize) -> Option<PdView> {
+        self.pd_view(n)
+    }
+
+    fn restart_pd(&mut self, n: usize) -> Result<(), &'static str> {
+        self.order_restart(n)
+    }
+
+    fn kill(&mut self, n: usize, count: u32, every: u32) -> Result<(), &'static str> {
+        self.begin_kill(n, count, every)
     }
 
     fn send(&mut self, to: Option<usize>, by: By, text: &str) -> usize {

@@ -17,6 +17,7 @@ use partita_protocol::{MAX_CELLS, MAX_DISKS};
 use super::PROTOCOL;
 use super::mail::{Message, Welcome};
 use super::request::Request;
+use crate::restarts::CHILDREN;
 use crate::shell::command::{COMMANDS, Run};
 use crate::shell::log::{Lines, names};
 use crate::shell::view::{CellView, DiskView, SocketsView, System};
@@ -231,6 +232,20 @@ impl Answer {
                 let all = (0..MAX_CELLS).map_while(|n| system.sockets(n)).filter(|view| view.cid.is_some());
                 self.list("sockets", first, all, |out, view| out.sockets(&view));
             }
+            Run::Services => {
+                let all = (0..CHILDREN).filter_map(|n| system.pd(n));
+                self.list("services", first, all, |out, pd| {
+                    out.open("{");
+                    out.text_of("service", &pd.name);
+                    out.text_of("state", pd.state.word());
+                    out.number("restarts", pd.restarts.into());
+                    out.number("pings", pd.beats.into());
+                    if let Some(why) = pd.why {
+                        out.string("stopped_by", |to| write!(to, "{why}"));
+                    }
+                    out.close("}");
+                });
+            }
             Run::Log => self.log(from, name, system),
             Run::Version => {
                 self.text_of("version", env!("CARGO_PKG_VERSION"));
@@ -243,7 +258,7 @@ impl Answer {
                 out.text_of("help", command.help);
                 out.close("}");
             }),
-            Run::Cells | Run::Order(_) | Run::Send | Run::ShutDown => {
+            Run::Cells | Run::Order(_) | Run::Send | Run::ShutDown | Run::Services | Run::Kill => {
                 let cells = (0..MAX_CELLS).map_while(|n| Some((n, system.cell(n)?)));
                 self.list("cells", first, cells, |out, (n, view)| out.cell(n, &view));
             }

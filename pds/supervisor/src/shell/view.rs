@@ -7,6 +7,7 @@ use partita_protocol::stats::Counter;
 use partita_protocol::supervisor::StopReason;
 
 use crate::lifecycle::{By, Order, Refused};
+use crate::restarts::{State, Why};
 
 /// A cell at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -82,6 +83,21 @@ impl SocketsView<'_> {
     }
 }
 
+/// A protection domain at one moment.
+#[derive(Clone, Debug)]
+pub struct PdView {
+    /// Its name.
+    pub name: heapless::String<64>,
+    /// What it does.
+    pub state: State,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// Pings answered.
+    pub beats: u32,
+    /// Why it last stopped.
+    pub why: Option<Why>,
+}
+
 /// The system.
 pub trait System {
     /// Cell `n`; `None` behind the last one.
@@ -99,6 +115,12 @@ pub trait System {
     fn log(&self, from: u64, out: &mut [u8]) -> (u64, usize);
     /// Gives an order to cell `n`.
     fn order(&mut self, n: usize, order: Order, by: By) -> Result<(), Refused>;
+    /// The PD with this child number, if there is one.
+    fn pd(&self, n: usize) -> Option<PdView>;
+    /// Starts it again. `Err` says why not, after its name.
+    fn restart_pd(&mut self, n: usize) -> Result<(), &'static str>;
+    /// Begins to kill it `count` times, `every` milliseconds.
+    fn kill(&mut self, n: usize, count: u32, every: u32) -> Result<(), &'static str>;
     /// A message to a cell, or to all. The result is to how many.
     fn send(&mut self, to: Option<usize>, by: By, text: &str) -> usize;
     /// Stops all cells and switches the machine off.

@@ -7,10 +7,12 @@
 //! The other shared memory is guest RAM (guest, its VMM, and the backends of its disks), the register pages of virtio
 //! devices (written by the VMM, read by the guest) and what nobody can write (partita.json, guest kernels, device trees).
 
+mod links;
+
 use partita_config::{Cell, Config, Controller, Pd as Who};
 use partita_protocol::{
     disk_stats,
-    layout::{self, Service, channel, guest, priority, size, supervisor_vmm, vaddr},
+    layout::{self, Service, channel, guest, priority, size, supervisor_ping, supervisor_vmm, vaddr},
     manage,
 };
 
@@ -21,7 +23,7 @@ use crate::board::{Board, DeviceAt};
 const GICV: &str = "gicv";
 /// Stack of every PD: parsing partita.json is what needs most.
 const STACK: u64 = 0x2_0000;
-/// The VMM also keeps its devices there.
+/// The VMM also keeps its devices there, the supervisor the state of all its children.
 const VMM_STACK: u64 = 0x3_0000;
 /// Name of the broker.
 const IVC: &str = "ivc";
@@ -32,6 +34,7 @@ pub const CONFIG: &str = "partita.json";
 pub fn compose(config: &Config<'_>, board: &Board) -> System {
     let mut composer = Composer { config, system: System::default() };
     composer.shared(config, board);
+    composer.link_memory();
     let mut supervisor = Composer::supervisor();
     let timer = Composer::timer(board);
     let console = composer.console(board);
@@ -60,12 +63,14 @@ pub fn compose(config: &Config<'_>, board: &Board) -> System {
         }
         composer.stats(n, cell);
         composer.lifecycle(n, cell);
+        composer.doorbells(n, cell);
         for (c, controller) in config.controllers.iter().enumerate() {
             if cell.disks.iter().any(|disk| disk.controller == controller.name) {
                 composer.disk_link(n, cell, c, controller);
             }
         }
     }
+    composer.link_stats();
     composer.system
 }
 
@@ -194,7 +199,7 @@ impl Composer<'_> {
             name: "supervisor".into(),
             elf: "supervisor.elf",
             priority: priority::SUPERVISOR,
-            stack: STACK,
+            stack: VMM_STACK,
             // To power the machine off.
             smc: true,
             maps: vec![config_map()],
@@ -292,6 +297,7 @@ impl Composer<'_> {
             maps.push(Map { cached: false, ..map(&registers, vaddr::VIRTIO_REGISTERS, "rw") });
             guest_maps.push(Map { cached: false, ..map_at(&registers, guest::VIRTIO, "r") });
         }
+        self.guest_links(cell, &mut maps, &mut guest_maps);
         let vm = VirtualMachine {
             name: format!("guest.{}", cell.name),
             priority: cell.priority,
@@ -318,6 +324,9 @@ impl Composer<'_> {
         if pd != "supervisor" {
             let up = End { pd: pd.into(), id: channel::SUPERVISOR, calls: true };
             self.channel(up, End { pd: "supervisor".into(), id: client.supervisor_id, calls: false });
+            self.notify("supervisor", supervisor_ping(client.supervisor_id), pd, channel::PING);
+            let far = client.far(vaddr::HEALTH);
+            self.link(format!("health.{pd}"), size::PAGE, (pd, vaddr::HEALTH), ("supervisor", far));
         }
         if pd != "console" {
             self.notify(pd, channel::CONSOLE, "console", client.id);
