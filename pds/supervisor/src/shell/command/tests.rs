@@ -362,7 +362,7 @@ fn protection_domains_are_listed_restarted_and_killed() {
     assert_eq!(system.restarted, [4, 0]);
     assert_eq!(run(&mut system, "restart debian1"), "debian1: restarts\n");
     assert_eq!(system.orders, [(0, Order::Restart)]);
-    assert_eq!(run(&mut system, "services all"), "services is for the shell: services \n");
+    assert_eq!(run(&mut system, "services all"), "services stands alone; nothing can follow it\n");
     assert!(run(&mut system, "restart blk").contains("there is no cell blk"));
     assert_eq!(run(&mut system, "kill blk_disk0"), "blk_disk0: killed 1 times, every 1000 ms\n");
     run(&mut system, "kill blk_disk0 500");
