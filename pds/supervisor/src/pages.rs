@@ -60,9 +60,9 @@ pub unsafe fn manage_link(config: &Config<'_>) -> Option<Duplex<'static>> {
     let far = |own| at(vaddr::service_link(Service::Ivc.index(), own));
     let (mine, yours) = (far(vaddr::MANAGE_RX), far(vaddr::MANAGE_TX));
     // SAFETY: the host tool maps both rings there if the configuration needs `ivc`; the caller makes no second one.
-    config.has_ivc().then(|| unsafe {
-        Duplex::new(Mine::at(mine, manage::RING), Yours::at(yours, manage::RING))
-    })
+    config
+        .has_ivc()
+        .then(|| unsafe { Duplex::new(Mine::at(mine, manage::RING), Yours::at(yours, manage::RING)) })
 }
 
 /// The counters of `ivc`, if there is one.

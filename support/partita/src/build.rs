@@ -151,7 +151,8 @@ fn guest_programs(context: &Context) -> Result {
     tools::rust_target(tools::GUEST_TARGET)?;
     let target = context.build_dir().join("target");
     let mut command = Command::new(tools::cargo());
-    let variable = |what: &str| format!("CARGO_TARGET_{}_{what}", tools::GUEST_TARGET.to_uppercase().replace('-', "_"));
+    let variable =
+        |what: &str| format!("CARGO_TARGET_{}_{what}", tools::GUEST_TARGET.to_uppercase().replace('-', "_"));
     command
         .current_dir(&context.root)
         .args(["build", "--release", "--target", tools::GUEST_TARGET, "--target-dir"])

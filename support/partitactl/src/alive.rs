@@ -194,10 +194,15 @@ mod tests {
     #[test]
     fn a_lost_push_is_asked_for_again() {
         let mut client = with_service(|request| {
-            let message = |n: u64| format!("{{\"type\":\"message\",\"seq\":{n},\"from\":\"shell\",\"text\":\"m{n}\"}}\n");
+            let message = |n: u64| {
+                format!("{{\"type\":\"message\",\"seq\":{n},\"from\":\"shell\",\"text\":\"m{n}\"}}\n")
+            };
             match (request["type"].as_str().unwrap(), request["after"].as_u64(), request["seq"].as_u64()) {
                 ("hello", None, _) => {
-                    vec!["{\"ok\":true,\"type\":\"welcome\",\"cell\":\"a\",\"next\":5,\"lost\":0}\n".into(), message(5)]
+                    vec![
+                        "{\"ok\":true,\"type\":\"welcome\",\"cell\":\"a\",\"next\":5,\"lost\":0}\n".into(),
+                        message(5),
+                    ]
                 }
                 ("hello", Some(5), _) => vec![
                     "{\"ok\":true,\"type\":\"welcome\",\"cell\":\"a\",\"next\":6,\"lost\":0}\n".into(),
@@ -205,7 +210,9 @@ mod tests {
                     message(7),
                 ],
                 ("alive", _, Some(seq)) => {
-                    vec![format!("{{\"ok\":true,\"type\":\"alive\",\"seq\":{seq},\"next\":8,\"missed\":0}}\n")]
+                    vec![format!(
+                        "{{\"ok\":true,\"type\":\"alive\",\"seq\":{seq},\"next\":8,\"missed\":0}}\n"
+                    )]
                 }
                 _ => vec!["{\"ok\":true}\n".into()],
             }
@@ -214,15 +221,23 @@ mod tests {
         let (printed, result) = run_once(&mut client, &mut state, 4);
         assert!(result.is_ok(), "{result:?}");
         let messages: Vec<&String> = printed.iter().filter(|line| line.starts_with("message")).collect();
-        assert_eq!(messages, ["message 5 from shell: m5", "message 6 from shell: m6", "message 7 from shell: m7"]);
+        assert_eq!(
+            messages,
+            ["message 5 from shell: m5", "message 6 from shell: m6", "message 7 from shell: m7"]
+        );
         assert_eq!(state.have, Some(7));
     }
 
     #[test]
     fn what_is_gone_is_said() {
         let mut client = with_service(|request| match request["type"].as_str().unwrap() {
-            "hello" => vec!["{\"ok\":true,\"type\":\"welcome\",\"cell\":\"a\",\"next\":9,\"lost\":4}\n".into()],
-            "alive" => vec![format!("{{\"ok\":true,\"type\":\"alive\",\"seq\":{},\"next\":9,\"missed\":3}}\n", request["seq"])],
+            "hello" => {
+                vec!["{\"ok\":true,\"type\":\"welcome\",\"cell\":\"a\",\"next\":9,\"lost\":4}\n".into()]
+            }
+            "alive" => vec![format!(
+                "{{\"ok\":true,\"type\":\"alive\",\"seq\":{},\"next\":9,\"missed\":3}}\n",
+                request["seq"]
+            )],
             _ => vec!["{\"ok\":true}\n".into()],
         });
         let mut state = State { have: Some(4), sent: 0 };

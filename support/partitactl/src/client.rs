@@ -83,9 +83,7 @@ impl Client {
         let stream = VsockStream::connect(&VsockAddr::new(VMADDR_CID_HOST, port)).map_err(|error| {
             let why = match (error.raw_os_error(), port) {
                 // ECONNRESET
-                (Some(104), MANAGE) => {
-                    " (does this guest's cell in partita.json say \"manager\": true?)"
-                }
+                (Some(104), MANAGE) => " (does this guest's cell in partita.json say \"manager\": true?)",
                 // ENODEV, EAFNOSUPPORT
                 (Some(19 | 97), _) => " (this guest has no virtio-vsock device: give its cell a \"cid\")",
                 _ => "",
@@ -162,7 +160,9 @@ impl Client {
             }
             return match answer["ok"].as_bool() {
                 Some(true) => Ok(answer),
-                _ => Err(Failure::Refused(answer["error"].as_str().unwrap_or("refused without a reason").into())),
+                _ => Err(Failure::Refused(
+                    answer["error"].as_str().unwrap_or("refused without a reason").into(),
+                )),
             };
         }
     }
@@ -177,7 +177,9 @@ impl Client {
             let (Some(whole), Some(part)) = (whole.as_object_mut(), part.as_object_mut()) else { break };
             for (key, value) in part {
                 match (whole.get_mut(key), value) {
-                    (Some(Value::Array(list)), Value::Array(rest)) if key != "latency_ns" => list.append(rest),
+                    (Some(Value::Array(list)), Value::Array(rest)) if key != "latency_ns" => {
+                        list.append(rest)
+                    }
                     (None, value) => {
                         whole.insert(key.clone(), value.take());
                     }
@@ -275,7 +277,10 @@ pub mod tests {
         let mut client = with_service(|request| {
             let (id, from) = (&request["id"], request["from"].as_u64().unwrap_or(0));
             let more = if from < 4 { format!(",\"more\":{}", from + 2) } else { String::new() };
-            vec![format!("{{\"id\":{id},\"ok\":true,\"latency_ns\":[1],\"disks\":[{from},{}]{more}}}\n", from + 1)]
+            vec![format!(
+                "{{\"id\":{id},\"ok\":true,\"latency_ns\":[1],\"disks\":[{from},{}]{more}}}\n",
+                from + 1
+            )]
         });
         let all = client.ask_all(request("disks")).unwrap();
         assert_eq!(all["disks"], serde_json::json!([0, 1, 2, 3, 4, 5]));

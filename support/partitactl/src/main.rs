@@ -63,7 +63,9 @@ fn options() -> Result<Option<Options>, lexopt::Error> {
             Short('h') | Long("help") => return Ok(None),
             Long("json") => options.json = true,
             Short('f') | Long("follow") => options.follow = true,
-            Long("every") => options.every = Duration::from_secs(parser.value()?.parse::<u32>()?.max(1).into()),
+            Long("every") => {
+                options.every = Duration::from_secs(parser.value()?.parse::<u32>()?.max(1).into())
+            }
             Long("count") => options.count = Some(parser.value()?.parse()?),
             Long("wait") => options.wait = Duration::from_secs(parser.value()?.parse::<u32>()?.max(1).into()),
             Value(word) => options.words.push(word.string()?),
@@ -177,7 +179,8 @@ fn log(client: &mut Client, mut request: Map<String, Value>, options: &Options) 
         if following || end {
             let first = if following { 0 } else { kept.len().saturating_sub(LINES) };
             for line in kept.drain(..).skip(first) {
-                let shown = if options.json { line.to_string() } else { line.as_str().unwrap_or_default().into() };
+                let shown =
+                    if options.json { line.to_string() } else { line.as_str().unwrap_or_default().into() };
                 writeln!(out, "{shown}").map_err(Failure::Output)?;
             }
             out.flush().map_err(Failure::Output)?;

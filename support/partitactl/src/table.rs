@@ -11,7 +11,9 @@ pub fn render(command: &str, answer: &Value) -> String {
         "cells" => cells(answer),
         "stats" => stats(answer),
         "disks" => disks(answer),
-        "version" => format!("Partita {}, management protocol {}\n", text(&answer["version"]), answer["protocol"]),
+        "version" => {
+            format!("Partita {}, management protocol {}\n", text(&answer["version"]), answer["protocol"])
+        }
         "send" | "broadcast" => format!("sent to {} cell(s)\n", answer["cells"]),
         _ => other(answer),
     }
@@ -52,15 +54,20 @@ fn time(value: &Value) -> String {
 /// Rows of a table, the titles first. A column is aligned to the right if all below its title are numbers.
 pub fn table(rows: &[Vec<String>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |n: usize| rows.iter().filter_map(|row| row.get(n)).map(|field| field.chars().count()).max().unwrap_or(0);
+    let width = |n: usize| {
+        rows.iter().filter_map(|row| row.get(n)).map(|field| field.chars().count()).max().unwrap_or(0)
+    };
     let is_number = |field: &String| field.starts_with(|c: char| c.is_ascii_digit());
-    let right = |n: usize| rows.iter().skip(1).filter_map(|row| row.get(n)).all(|field| is_number(field) || field == "-");
+    let right = |n: usize| {
+        rows.iter().skip(1).filter_map(|row| row.get(n)).all(|field| is_number(field) || field == "-")
+    };
     let shape: Vec<(usize, bool)> = (0..columns).map(|n| (width(n), rows.len() > 1 && right(n))).collect();
     let mut out = String::new();
     for row in rows {
         let mut line = String::new();
         for (field, (width, right)) in row.iter().zip(&shape) {
-            let _ = if *right { write!(line, "{field:>width$}  ") } else { write!(line, "{field:<width$}  ") };
+            let _ =
+                if *right { write!(line, "{field:>width$}  ") } else { write!(line, "{field:<width$}  ") };
         }
         out.push_str(line.trim_end());
         out.push('\n');
@@ -97,8 +104,10 @@ fn cells(answer: &Value) -> String {
 fn stats(answer: &Value) -> String {
     let cells = list(answer, "cells");
     let mut rows = vec![vec![String::new()], vec!["exits".to_owned()]];
-    let names: Vec<String> =
-        cells.first().and_then(|cell| cell["counters"].as_object()).map_or(vec![], |all| all.keys().cloned().collect());
+    let names: Vec<String> = cells
+        .first()
+        .and_then(|cell| cell["counters"].as_object())
+        .map_or(vec![], |all| all.keys().cloned().collect());
     for cell in cells {
         rows[0].push(text(&cell["cell"]));
         rows[1].push(text(&cell["exits"]));
@@ -118,7 +127,18 @@ fn disks(answer: &Value) -> String {
         return "no cell has a disk\n".into();
     }
     let mut rows = vec![titles(&[
-        "cell", "disk", "controller", "partition", "sectors", "mode", "reads", "writes", "others", "read", "written", "errors",
+        "cell",
+        "disk",
+        "controller",
+        "partition",
+        "sectors",
+        "mode",
+        "reads",
+        "writes",
+        "others",
+        "read",
+        "written",
+        "errors",
         "in flight",
     ])];
     rows.extend(disks.iter().map(|disk| {
@@ -145,21 +165,28 @@ fn disks(answer: &Value) -> String {
         let counts = list(disk, "latency").iter().map(text);
         [text(&disk["cell"]), text(&disk["disk"])].into_iter().chain(counts).collect()
     }));
-    format!("{}\nlatency: requests by the time that they were with the device\n{}", table(&rows), table(&latency))
+    format!(
+        "{}\nlatency: requests by the time that they were with the device\n{}",
+        table(&rows),
+        table(&latency)
+    )
 }
 
 /// Any lists of objects, one table each; other fields as `name: value`.
 fn other(answer: &Value) -> String {
     let mut out = String::new();
-    let fields = answer.as_object().into_iter().flatten().filter(|(key, _)| !matches!(key.as_str(), "id" | "ok"));
+    let fields =
+        answer.as_object().into_iter().flatten().filter(|(key, _)| !matches!(key.as_str(), "id" | "ok"));
     for (key, value) in fields {
         match value {
             Value::Array(list) if list.is_empty() => {
                 let _ = writeln!(out, "no {key}");
             }
             Value::Array(list) => {
-                let names: Vec<String> =
-                    list.first().and_then(Value::as_object).map_or(vec![], |first| first.keys().cloned().collect());
+                let names: Vec<String> = list
+                    .first()
+                    .and_then(Value::as_object)
+                    .map_or(vec![], |first| first.keys().cloned().collect());
                 let mut rows = vec![names.iter().map(|name| name.replace('_', " ")).collect()];
                 rows.extend(list.iter().map(|entry| names.iter().map(|name| text(&entry[name])).collect()));
                 out.push_str(&table(&rows));
@@ -192,11 +219,17 @@ mod tests {
         );
         let answer = json!({"cells": [
             {"cell": "debian1", "exits": 17, "counters": {"wfi": 10, "smc": 0}}, {"cell": "b", "exits": 107, "counters": {"wfi": 1, "smc": 0}}]});
-        assert_eq!(render("stats", &answer), "       debian1    b\nexits       17  107\n  wfi       10    1\n");
+        assert_eq!(
+            render("stats", &answer),
+            "       debian1    b\nexits       17  107\n  wfi       10    1\n"
+        );
         assert_eq!(render("stop", &json!({"id": 1, "ok": true})), "");
         assert_eq!(render("links", &json!({"ok": true, "links": []})), "no links\n");
         assert_eq!(
-            render("sockets", &json!({"ok": true, "sockets": [{"cell": "a", "in_use": 100}, {"cell": "bcd", "in_use": 2}]})),
+            render(
+                "sockets",
+                &json!({"ok": true, "sockets": [{"cell": "a", "in_use": 100}, {"cell": "bcd", "in_use": 2}]})
+            ),
             "cell  in use\na        100\nbcd        2\n"
         );
         assert_eq!(render("disks", &json!({"disks": []})), "no cell has a disk\n");

@@ -309,7 +309,10 @@ mod tests {
             (r#"{"id":1.5}"#, "a line must be one JSON object: "),
             (r#"{"cell":1}"#, "\"cell\" must be a string of at most 64 bytes"),
             (r#"{"command":{"a":1}}"#, "\"command\" must be a string of at most 64 bytes"),
-            (r#"{"type":"ping"}"#, "\"type\" cannot be \"ping\"; it is \"hello\", \"alive\", \"got\" or \"bye\""),
+            (
+                r#"{"type":"ping"}"#,
+                "\"type\" cannot be \"ping\"; it is \"hello\", \"alive\", \"got\" or \"bye\"",
+            ),
             (r#"{"text":"\q"}"#, "\"text\" must be a string of at most 192 bytes"),
         ] {
             let said = sentence(text);

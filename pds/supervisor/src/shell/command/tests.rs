@@ -101,7 +101,11 @@ impl System for Fake {
 
     fn sockets(&self, n: usize) -> Option<SocketsView<'_>> {
         let cid = (n != 1 || self.cells > 2).then_some(3 + n as u32);
-        Some(SocketsView { cell: self.cell(n)?.name, cid, counters: core::array::from_fn(|k| 1000 * k as u64) })
+        Some(SocketsView {
+            cell: self.cell(n)?.name,
+            cid,
+            counters: core::array::from_fn(|k| 1000 * k as u64),
+        })
     }
 
     fn frequency(&self) -> u64 {
