@@ -5,12 +5,17 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use partita_config::Config;
+use partita_config::pd::Pd;
+use partita_protocol::alive::Alive;
 use partita_protocol::disk_stats::{BlkStats, DiskCounters};
-use partita_protocol::layout::{Service, size, vaddr};
+use partita_protocol::ivc_stats::IvcStats;
+use partita_protocol::layout::{Service, size, supervisor_ping, vaddr};
 use partita_protocol::lifecycle::{Actual, CellState, Wanted};
+use partita_protocol::manage;
 use partita_protocol::stats::VmmStats;
 use partita_protocol::supervisor::StopReason;
 use partita_protocol::timer::TimerRequest;
+use partita_ring::history::Reader;
 use partita_ring::{Duplex, Mine, Yours};
 use sel4_microkit::var;
 
@@ -18,16 +23,15 @@ fn at<T>(address: usize) -> NonNull<T> {
     NonNull::with_exposed_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
 }
 
-/// The configuration; an empty one if the region is not there or is not what the host tool puts there.
+/// Reads the configuration into `place`; nothing if the region is not there or is not what the host tool puts there.
 #[inline(never)]
-pub fn config() -> Config<'static> {
+pub fn read_config(place: &mut Option<Config<'static>>) {
     let bytes = *var!(config_size: usize = 0);
-    if bytes == 0 {
-        return Config::default();
+    if bytes != 0 {
+        // SAFETY: the symbol is set together with the map, which is read-only in every PD, so nobody writes it.
+        let text = unsafe { core::slice::from_raw_parts(at(vaddr::CONFIG).as_ptr(), bytes) };
+        *place = partita_config::parse(text).ok();
     }
-    // SAFETY: the symbol is set together with the map, which is read-only in every PD, so nobody writes it.
-    partita_config::parse(unsafe { core::slice::from_raw_parts(at(vaddr::CONFIG).as_ptr(), bytes) })
-        .unwrap_or_default()
 }
 
 /// Our request to the timer PD.
@@ -46,6 +50,54 @@ pub unsafe fn shell_link() -> Duplex<'static> {
     unsafe {
         Duplex::new(Mine::at(at(vaddr::GUEST_CONSOLE_TX), size), Yours::at(at(vaddr::GUEST_CONSOLE_RX), size))
     }
+}
+
+/// The lines to and from `ivc`, if there is one. To be taken once.
+///
+/// # Safety
+/// There is no other one.
+pub unsafe fn manage_link(config: &Config<'_>) -> Option<Duplex<'static>> {
+    let far = |own| at(vaddr::service_link(Service::Ivc.index(), own));
+    let (mine, yours) = (far(vaddr::MANAGE_RX), far(vaddr::MANAGE_TX));
+    // SAFETY: the host tool maps both rings there if the configuration needs `ivc`; the caller makes no second one.
+    config
+        .has_ivc()
+        .then(|| unsafe { Duplex::new(Mine::at(mine, manage::RING), Yours::at(yours, manage::RING)) })
+}
+
+/// The counters of `ivc`, if there is one.
+pub fn ivc_stats(config: &Config<'_>) -> Option<&'static IvcStats> {
+    let page = at(vaddr::service_link(Service::Ivc.index(), vaddr::IVC_STATS));
+    // SAFETY: the host tool maps the page there if the configuration needs `ivc`, for us to read; atomics only.
+    config.has_ivc().then(|| unsafe { page.as_ref() })
+}
+
+/// Channels that the system description gives to this PD, as bits.
+pub fn channels() -> u64 {
+    unsafe extern "C" {
+        /// Patched by Microkit's tool; `sel4-microkit` defines it.
+        static microkit_notifications: u64;
+    }
+    // SAFETY: the symbol is one word that is never written while the PD runs; volatile, as its value is not the linked one.
+    unsafe { (&raw const microkit_notifications).read_volatile() }
+}
+
+/// A child's signs of life, if the system description gives us its pings.
+pub fn health(who: Pd) -> Option<&'static Alive> {
+    let id = who.id().filter(|id| channels() >> supervisor_ping(*id) & 1 == 1)?;
+    let address = match who {
+        Pd::Service(_) => vaddr::service_link(id, vaddr::HEALTH),
+        Pd::Vmm(n) => vaddr::cell_link(n, vaddr::HEALTH),
+    };
+    // SAFETY: the host tool maps the page when it gives the channel, for the child to write and us to read; atomics only.
+    Some(unsafe { at(address).as_ref() })
+}
+
+/// The last log lines, as console keeps them.
+pub fn history() -> Reader<'static> {
+    let at = at(vaddr::service_link(Service::Console.index(), vaddr::LOG_HISTORY));
+    // SAFETY: the host tool maps the region there, for console to write and us to read.
+    Reader::new(unsafe { Yours::at(at, size::LOG_HISTORY) })
 }
 
 /// Pages of one cell.
