@@ -36,6 +36,8 @@ mod guest {
     #[unsafe(no_mangle)]
     extern "C" fn guest_main(_: u64) {
         machine::enable_interrupts(&[27, blk::INTID]);
+        // The UART is on, both ways, so that there is something to type to.
+        machine::write(guest::UART + 0x30, 0x301);
         let Some(mut disk) = Disk::start() else {
             println!("victim: FAIL: its disk does not start");
             return;
