@@ -7,7 +7,7 @@
 //! The other shared memory is guest RAM (guest, its VMM, and the backends of its disks), the register pages of virtio
 //! devices (written by the VMM, read by the guest) and what nobody can write (partita.json, guest kernels, device trees).
 
-use partita_config::{Cell, Config, Controller, Pd as Who};
+use partita_config::{Cell, Config, Controller, Pd as Who, Trigger, passthrough::Line};
 use partita_protocol::{
     disk_stats,
     layout::{self, Service, channel, guest, priority, size, supervisor_vmm, vaddr},
@@ -15,14 +15,14 @@ use partita_protocol::{
 };
 
 use super::model::{Channel, End, Map, Pd, Region, System, VirtualMachine};
-use crate::board::{Board, DeviceAt};
+use crate::board::{Board, DeviceAt, Irq};
 
 /// Name of the region of the GIC's virtual CPU interface.
 const GICV: &str = "gicv";
 /// Stack of every PD: parsing partita.json is what needs most.
-const STACK: u64 = 0x2_0000;
+const STACK: u64 = 0x4_0000;
 /// The VMM also keeps its devices there.
-const VMM_STACK: u64 = 0x3_0000;
+const VMM_STACK: u64 = 0x5_0000;
 /// Name of the broker.
 const IVC: &str = "ivc";
 /// Name of the region and of the file with partita.json.
@@ -292,6 +292,15 @@ impl Composer<'_> {
             maps.push(Map { cached: false, ..map(&registers, vaddr::VIRTIO_REGISTERS, "rw") });
             guest_maps.push(Map { cached: false, ..map_at(&registers, guest::VIRTIO, "r") });
         }
+        for device in &cell.passthrough {
+            let name = format!("passthrough.{}.{}", cell.name, device.name);
+            let paddr = Some(device.address.0);
+            let registers = self.region(Region { name, size: device.size.0, paddr, ..Region::default() });
+            let at = device.guest_address.unwrap_or(device.address).0;
+            guest_maps.push(Map { cached: false, ..map_at(&registers, at, "rw") });
+        }
+        let irq = |line: Line| Irq { number: line.irq, edge: line.trigger == Trigger::Edge };
+        let irqs = (channel::VMM_PASSTHROUGH..).zip(cell.lines().map(irq)).collect();
         let vm = VirtualMachine {
             name: format!("guest.{}", cell.name),
             priority: cell.priority,
@@ -307,6 +316,7 @@ impl Composer<'_> {
             stack: VMM_STACK,
             id: Some(supervisor_vmm(n)),
             maps,
+            irqs,
             vm: Some(vm),
             ..Pd::default()
         }
