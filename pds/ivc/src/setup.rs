@@ -4,10 +4,12 @@ use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
 use partita_config::Config;
+use partita_ivc::links::Links;
 use partita_ivc::vsock::{Broker, Tables};
 use partita_protocol::MAX_CELLS;
 use partita_protocol::backend::BackendStatus;
 use partita_protocol::layout::{guest, vaddr};
+use partita_protocol::links::{DoorbellRx, DoorbellTx, LinkStats};
 use partita_ring::log::Logger;
 use partita_ring::log_line;
 use partita_virtio::memory::GuestRam;
@@ -57,7 +59,7 @@ pub fn start(
     logger: &'static Logger<'static>,
     config: &'static mut Option<Config<'static>>,
     tables: &'static mut Tables,
-) -> Option<Broker> {
+) -> Option<(Broker, Option<Links<'static>>)> {
     let Some(config) = read_config(config) else {
         log_line!(logger, "no readable configuration");
         return None;
@@ -75,5 +77,21 @@ pub fn start(
         log_line!(logger, "{} has cid {cid}", cell.name);
     }
     broker.open();
-    Some(broker)
+    Some((broker, links(config)))
+}
+
+/// The shared-memory links, if there are any.
+fn links(config: &Config<'_>) -> Option<Links<'static>> {
+    if config.links.is_empty() {
+        return None;
+    }
+    // SAFETY: the host tool maps the page for links' counters if there is a link; all in it are atomics.
+    let stats = unsafe { at::<LinkStats>(vaddr::LINK_STATS).as_ref() };
+    // SAFETY: likewise both pages of each cell that is in a link, and no others are asked for; all in them are atomics.
+    let pages = |cell| unsafe {
+        let far = |own| vaddr::cell_link(cell, own);
+        let (tx, rx) = (at::<DoorbellTx>(far(vaddr::DOORBELL_TX)), at::<DoorbellRx>(far(vaddr::DOORBELL_RX)));
+        (tx.as_ref(), rx.as_ref())
+    };
+    Some(Links::new(config, pages, stats))
 }

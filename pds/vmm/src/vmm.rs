@@ -23,6 +23,7 @@ use partita_virtio::memory::GuestRam;
 
 use core::sync::atomic::Ordering;
 
+use crate::links::{Links, Ring};
 use crate::load::Images;
 use crate::machine::{Field, Machine, Page};
 use crate::prepare::Preparation;
@@ -117,6 +118,7 @@ pub struct Vmm<'a, M, P> {
     pub(crate) vcpus: Vec<Vcpu, MAX_VCPUS>,
     pub(crate) devices: Vec<Slot<'a, P>, MAX_DEVICES>,
     pub(crate) terminal: Terminal<'a, P>,
+    pub(crate) links: Option<Links<'a>>,
     pub(crate) stats: &'a VmmStats,
     pub(crate) phase: Phase,
     pub(crate) cell: CellLink<'a>,
@@ -163,6 +165,8 @@ pub struct Parts<'a, M, P> {
     pub terminal: Terminal<'a, P>,
     /// Interrupts of its passed-through devices.
     pub lines: Lines,
+    /// Its shared-memory links.
+    pub links: Option<Links<'a>>,
     /// Link to the timer PD.
     pub timer: TimerLink<'a>,
     /// Link to the supervisor.
@@ -191,6 +195,7 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
             vcpus,
             devices: parts.devices,
             terminal: parts.terminal,
+            links: parts.links,
             stats: parts.stats,
             phase: Phase::Stopped(parts.autostart),
             cell: parts.cell,
@@ -246,8 +251,15 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         self.stats.count(Counter::Notifications);
         self.release();
         let from = |channel: usize| channels & (1 << channel) != 0;
-        if from(channel::TIMER) && self.phase == Phase::Running {
-            self.wake_due();
+        if from(channel::TIMER) {
+            let due = self.links.as_mut().and_then(|links| links.due(self.machine.counter()));
+            self.doorbell(due);
+            if self.phase == Phase::Running {
+                self.wake_due();
+            }
+        }
+        if from(channel::VMM_IVC) && matches!(self.phase, Phase::Running | Phase::Paused) {
+            self.doorbells_rung();
         }
         for device in 0..self.devices.len() {
             let channel = match self.devices.get(device) {
@@ -428,18 +440,41 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         if deadline <= self.machine.counter() {
             return false;
         }
-        self.arm(deadline);
+        self.arm(deadline, fired);
         true
     }
 
-    /// Has the timer PD notify us at `deadline` or before.
-    pub(crate) fn arm(&mut self, deadline: u64) {
-        let fired = self.timer.state.fired.load(Ordering::Acquire);
+    /// Has the timer PD notify at `deadline`, or earlier.
+    fn arm(&mut self, deadline: u64, fired: u64) {
         if self.alarm.arm(deadline, fired) {
             self.timer.request.deadline.store(deadline, Ordering::Release);
             self.machine.signal(channel::TIMER);
             self.stats.count(Counter::Alarms);
         }
+    }
+
+    /// Has the timer PD notify in a millisecond, or earlier.
+    pub(crate) fn arm_soon(&mut self) {
+        let deadline = self.machine.counter().saturating_add(self.machine.frequency() / 1000);
+        self.arm(deadline, self.timer.state.fired.load(Ordering::Acquire));
+    }
+
+    /// Passes the guest's doorbells on to `ivc`, now or when the timer says so.
+    pub(crate) fn doorbell(&mut self, ring: Option<Ring>) {
+        match ring {
+            Some(Ring::Now) => self.defer_notify(channel::VMM_IVC),
+            Some(Ring::At(deadline)) => self.arm(deadline, self.timer.state.fired.load(Ordering::Acquire)),
+            Some(Ring::Refused) | None => {}
+        }
+    }
+
+    /// `ivc` has notified: peers may have rung.
+    fn doorbells_rung(&mut self) {
+        let Some(links) = &mut self.links else { return };
+        for intid in links.rung() {
+            self.gic.pulse(intid);
+        }
+        self.deliver();
     }
 
     /// Uses the terminal, moves its bytes, and updates the interrupt lines of both its devices.

@@ -25,8 +25,8 @@ pub use partition::Partition;
 pub use passthrough::{Passthrough, Trigger};
 pub use pd::Pd;
 pub use schema::{
-    Boot, Cell, Config, ConsoleKind, Controller, ControllerKind, Device, Disk, HOST, HOST_CID, OnHang,
-    Policy, Socket,
+    Boot, Cell, CellLink, Config, ConsoleKind, Controller, ControllerKind, Device, Disk, HOST, HOST_CID,
+    Link, OnHang, Policy, Socket,
 };
 pub use serde_json_core::de::Error;
 pub use size::Size;

@@ -67,7 +67,7 @@ impl Lines {
             return Outcome::Failed;
         }
         if line.edge {
-            gic.latch(line.intid);
+            gic.pulse(line.intid);
         } else {
             gic.set_line(0, line.intid, true);
         }

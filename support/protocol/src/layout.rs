@@ -174,6 +174,10 @@ pub mod vaddr {
     pub const DOORBELL_TX: usize = 0x1128_0000;
     /// Doorbells for a cell: written by `ivc`, read by its VMM.
     pub const DOORBELL_RX: usize = 0x112c_0000;
+    /// In a VMM: control tables of its guest's links ([`crate::links`]), stride 0x1000, uncached.
+    pub const LINK_CONTROL: usize = 0x1134_0000;
+    /// Counters of links ([`crate::links::LinkStats`]): written by `ivc`, read by the supervisor at `service_link(Ivc, ..)`.
+    pub const LINK_STATS: usize = 0x1176_0000;
     /// The last log lines of all PDs, as printed (`partita_ring::history`): written by console, read by the supervisor at
     /// `service_link(Console, ..)`.
     pub const LOG_HISTORY: usize = 0x1154_0000;
@@ -240,8 +244,10 @@ pub mod guest {
     pub const LINK_IRQ: u32 = 64;
     /// First INTID that the tool gives to passed-through devices which do not ask for one.
     pub const PASSTHROUGH_IRQ: u32 = 80;
-    /// Memory of a cell's links, one behind the other, below RAM.
+    /// Memory of a cell's links, below RAM: link `n` of the cell has this plus `n` times [`LINK_STRIDE`].
     pub const LINK_MEMORY: u64 = 0x1000_0000;
+    /// Distance between the memories of a cell's links, and the most that one may have.
+    pub const LINK_STRIDE: u64 = 0x1000_0000;
     /// RAM.
     pub const RAM: u64 = 0x4000_0000;
     /// Alignment of what is loaded into guest RAM, and the space kept for the device tree.
@@ -269,3 +275,4 @@ const _: () = assert!(channel::service(Service::COUNT - 1) < channel::CONSOLE);
 const _: () = assert!(channel::client(MAX_CELLS - 1) < channel::service(0));
 const _: () = assert!(supervisor_vmm(MAX_CELLS - 1) < 40);
 const _: () = assert!(vaddr::cell_link(MAX_CELLS - 1, vaddr::BACKEND_STATUS) < vaddr::GUEST_KERNEL);
+const _: () = assert!(guest::LINK_MEMORY + crate::MAX_CELL_LINKS as u64 * guest::LINK_STRIDE <= guest::RAM);

@@ -49,6 +49,9 @@ fn kind(kind: &Kind) -> Value {
         Kind::List { min, max, keys } => {
             json!({ "type": "array", "minItems": min, "maxItems": max, "items": object(keys) })
         }
+        Kind::Names { min, max } => {
+            json!({ "type": "array", "minItems": min, "maxItems": max, "items": text(Text::Name) })
+        }
         Kind::Numbers { count, max } => json!({
             "type": "array", "minItems": 1, "maxItems": count,
             "items": { "type": "integer", "minimum": 1, "maximum": max }

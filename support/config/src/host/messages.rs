@@ -42,6 +42,12 @@ fn second_controller(keys: &str) -> String {
     with(r#""slot": 0 }"#, &format!(r#""slot": 0 }}, {{ "kind": "virtio-mmio", {keys} }}"#))
 }
 
+/// Two cells and these links.
+fn links(list: &str) -> String {
+    let cell = |name| format!(r#"{{ "name": "{name}", "memory": "64M", "kernel": "k" }}"#);
+    format!(r#"{{ "cells": [{}, {}], "links": [{list}] }}"#, cell("a"), cell("b"))
+}
+
 /// [`GOOD`] with passed-through devices.
 fn devices(list: &str) -> String {
     cell(&format!(r#""passthrough": [{list}]"#))
@@ -94,7 +100,7 @@ fn each_mistake_has_its_message() {
         (with(r#""Image""#, r#""C:\\Image""#), "line 4, column 49: a backslash is not supported; write the character itself; quotes and control characters cannot be written"),
         // Keys.
         (with("cells", "cell"), "cell: unknown key; did you mean \"cells\"?"),
-        (with("controllers", "disks"), "disks: unknown key; there is: $schema, controllers, cells, sockets"),
+        (with("controllers", "devices"), "devices: unknown key; there is: $schema, controllers, cells, links, sockets"),
         (with(r#""memory""#, r#""memroy""#), "cells[0].memroy: unknown key; did you mean \"memory\"?"),
         (with(r#""memory": "512M", "#, ""), "cells[0].memory: is missing; it must be a size such as \"512M\" (K, M or G)"),
         (with(r#""kernel": "Image""#, r#""autostart": true"#), "cells[0].kernel: is missing; it must be a file name"),
@@ -184,6 +190,20 @@ fn each_mistake_has_its_message() {
         (cell(r#""cmdline": "console=hvc0", "console": "pl011""#), "cells[0].cmdline: console=hvc0 is a virtio-console, and the cell has only a PL011; write console=ttyAMA0, or \"console\": \"virtio\""),
         (cell(r#""cmdline": "root=/dev/vdb rw""#), "cells[0].cmdline: root is on /dev/vdb, and the cell has only /dev/vda; add the disk to disks, or name one that is there"),
         (r#"{ "cells": [{ "name": "a", "memory": "16M", "kernel": "k", "cmdline": "root=/dev/vda" }] }"#.into(), "cells[0].cmdline: root is on /dev/vda, and the cell has no disks; add the disk to disks, or name one that is there"),
+        // Links.
+        (links(r#"{ "name": "l", "peers": ["a"] }"#), "links[0].peers: has 1 entries; it must be a list of 2 to 4 names"),
+        (links(r#"{ "name": "l", "peers": ["a", 5] }"#), "links[0].peers[1]: is 5; it must be a name of lower-case letters, digits, - and _ that begins with a letter, at most 32 characters"),
+        (links(r#"{ "name": "l" }"#), "links[0].peers: is missing; it must be a list of 2 to 4 names"),
+        (links(r#"{ "name": "l", "peers": ["a", "c"] }"#), "links[0].peers[1]: there is no cell \"c\"; did you mean \"a\"?"),
+        (links(r#"{ "name": "l", "peers": ["a", "debian"] }"#), "links[0].peers[1]: there is no cell \"debian\"; there is: a, b"),
+        (links(r#"{ "name": "l", "peers": ["a", "b", "a"] }"#), "links[0].peers[2]: \"a\" is peer 0 already; a cell is in a link once"),
+        (links(r#"{ "name": "l", "peers": ["a", "b"], "shared": "1K" }"#), "links[0].shared: is 1K; it must be a multiple of 4K from 0K to 256M"),
+        (links(r#"{ "name": "l", "peers": ["a", "b"], "output": "0K" }"#), "links[0].output: is 0K; it must be a multiple of 4K from 4K to 256M"),
+        (links(r#"{ "name": "l", "peers": ["a", "b"], "output": "1G" }"#), "links[0].output: is 1G; it must be a multiple of 4K from 4K to 256M\nlinks[0]: has 2G of memory; there is room for 256M in a guest's address space"),
+        (links(r#"{ "name": "l", "peers": ["a", "b"], "output": "200M" }"#), "links[0]: has 400M of memory; there is room for 256M in a guest's address space"),
+        (links(r#"{ "name": "l", "peers": ["a", "b"] }, { "name": "l", "id": 0, "peers": ["a", "b"] }"#), "links[1].name: \"l\" is the name of links[0] already; choose another name\nlinks[1].id: 0 is the id of links[0] already; guests tell links apart by it: choose another"),
+        (links(&repeat(r#"{ "name": "l#", "peers": ["a", "b"] }"#, 3)), "links[2].peers[0]: \"a\" is in 2 links already; hvisor's guests can be told of no more\nlinks[2].peers[1]: \"b\" is in 2 links already; hvisor's guests can be told of no more"),
+        (links(&repeat(r#"{ "name": "l#", "peers": ["a", "b"] }"#, 5)), "links: has 5 entries; it must be a list of at most 4 objects"),
         (cell(r#""initrd": "a.dtb""#), "cells[0].initrd: \"a.dtb\" is the name of a file that is generated; rename the file, or put it into a directory"),
         (with(r#""Image""#, r#""vmm.elf""#), "cells[0].kernel: \"vmm.elf\" is the name of a file that is generated; rename the file, or put it into a directory"),
         // Passed-through devices.

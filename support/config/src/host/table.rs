@@ -3,7 +3,9 @@
 //! The types in `schema.rs` say the same to serde; the tests hold the two together.
 
 use crate::passthrough::{MAX_PASSTHROUGH, MAX_PASSTHROUGH_IRQS};
-use partita_protocol::{MAX_CELLS, MAX_CONTROLLERS, MAX_DISKS, MAX_PORTS, MAX_SOCKETS, MAX_VCPUS};
+use partita_protocol::{
+    MAX_CELLS, MAX_CONTROLLERS, MAX_DISKS, MAX_LINKS, MAX_PEERS, MAX_PORTS, MAX_SOCKETS, MAX_VCPUS,
+};
 
 /// A key of an object.
 #[derive(Debug)]
@@ -55,6 +57,13 @@ pub enum Kind {
         max: usize,
         /// The objects' keys.
         keys: &'static [Key],
+    },
+    /// A list of names.
+    Names {
+        /// Fewest.
+        min: usize,
+        /// Most.
+        max: usize,
     },
     /// A list of whole numbers, at least one.
     Numbers {
@@ -121,10 +130,40 @@ pub const CONFIG: &[Key] = &[
         "The guests, in the order of their consoles.",
     ),
     key(
+        "links",
+        Kind::List { min: 0, max: MAX_LINKS, keys: LINK },
+        Some("[]"),
+        "Memory that cells share, with doorbells; guests see it as hvisor's (docs/ivc.md).",
+    ),
+    key(
         "sockets",
         Kind::List { min: 0, max: MAX_SOCKETS, keys: SOCKET },
         Some("[]"),
         "Which cells may open virtio-vsock connections to whom. Everything else is refused.",
+    ),
+];
+
+/// Entries of `links`.
+pub const LINK: &[Key] = &[
+    key("name", Kind::Text(Text::Name), None, "Unique among the links."),
+    key(
+        "id",
+        Kind::Number { min: 0, max: 255 },
+        Some("the place in the list"),
+        "What guests call it: `/dev/hivc<id>`. Unique.",
+    ),
+    key(
+        "peers",
+        Kind::Names { min: 2, max: MAX_PEERS },
+        None,
+        "The cells that it connects; the first is peer 0. A cell can be in two links.",
+    ),
+    key("shared", Kind::Size, Some("\"0K\""), "Memory that all peers write, whole pages of 4K."),
+    key(
+        "output",
+        Kind::Size,
+        Some("\"64K\""),
+        "Memory of each peer that only it writes and the others read, whole pages of 4K.",
     ),
 ];
 

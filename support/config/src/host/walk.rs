@@ -82,6 +82,12 @@ fn value(path: &str, node: &Node, kind: &Kind, problems: &mut Problems<'_>) {
             list(path, nodes, keys, problems);
             (min..=max).contains(&&nodes.len())
         }
+        (Kind::Names { min, max }, Node::List(nodes)) => {
+            for (n, node) in nodes.iter().enumerate() {
+                self::value(&format!("{path}[{n}]"), node, &Kind::Text(Text::Name), problems);
+            }
+            (min..=max).contains(&&nodes.len())
+        }
         (Kind::Numbers { count, max }, Node::List(nodes)) => {
             for (n, node) in nodes.iter().enumerate() {
                 self::value(&format!("{path}[{n}]"), node, &Kind::Number { min: 1, max: *max }, problems);
@@ -93,7 +99,10 @@ fn value(path: &str, node: &Node, kind: &Kind, problems: &mut Problems<'_>) {
     if !fits {
         let wrong = match node {
             Node::List(nodes)
-                if matches!(kind, Kind::List { .. } | Kind::Texts { .. } | Kind::Numbers { .. }) =>
+                if matches!(
+                    kind,
+                    Kind::List { .. } | Kind::Names { .. } | Kind::Texts { .. } | Kind::Numbers { .. }
+                ) =>
             {
                 format!("has {} entries", nodes.len())
             }
@@ -155,6 +164,7 @@ fn expected(kind: &Kind) -> String {
         Kind::Word(words) => format!("it must be one of: {}", words.join(", ")),
         Kind::List { min: 0, max, .. } => format!("it must be a list of at most {max} objects"),
         Kind::List { min, max, .. } => format!("it must be a list of {min} to {max} objects"),
+        Kind::Names { min, max } => format!("it must be a list of {min} to {max} names"),
         Kind::Numbers { count, .. } => format!("it must be a list of 1 to {count} whole numbers"),
         Kind::Table(_) => "it must be an object".into(),
     }

@@ -149,6 +149,16 @@ impl Vgic {
         }
     }
 
+    /// Makes an SPI pending, as a message does (GICv2m): whatever trigger the guest has configured, and once however often
+    /// it is repeated before the guest takes it.
+    pub fn pulse(&mut self, intid: u16) {
+        if usize::from(intid) >= BANK
+            && let Some(bank) = self.bank_mut(0, intid as usize / BANK)
+        {
+            bank.latched |= 1 << (intid % BANK as u16);
+        }
+    }
+
     /// The next interrupt to write to a list register of `vcpu`; it counts as written. Ask until there is none.
     pub fn next_injection(&mut self, vcpu: usize) -> Option<Injection> {
         let index = self.cpus.get(vcpu)?.lists.iter().position(Option::is_none)?;
@@ -235,15 +245,6 @@ impl Vgic {
             && self
                 .bank(vcpu, intid as usize / BANK)
                 .is_some_and(|bank| bank.enabled & (1 << (intid % BANK as u16)) != 0)
-    }
-
-    /// Makes the shared interrupt `intid` pending until it is taken, whatever trigger the guest configured.
-    pub fn latch(&mut self, intid: u16) {
-        if intid as usize >= BANK
-            && let Some(bank) = self.bank_mut(0, intid as usize / BANK)
-        {
-            bank.latched |= 1 << (intid % BANK as u16);
-        }
     }
 
     /// True if the shared interrupt `intid` is pending, and not only in a list register.

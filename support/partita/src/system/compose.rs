@@ -7,6 +7,8 @@
 //! The other shared memory is guest RAM (guest, its VMM, and the backends of its disks), the register pages of virtio
 //! devices (written by the VMM, read by the guest) and what nobody can write (partita.json, guest kernels, device trees).
 
+mod links;
+
 use partita_config::{Cell, Config, Controller, Pd as Who, Trigger, passthrough::Line};
 use partita_protocol::{
     disk_stats,
@@ -32,6 +34,7 @@ pub const CONFIG: &str = "partita.json";
 pub fn compose(config: &Config<'_>, board: &Board) -> System {
     let mut composer = Composer { config, system: System::default() };
     composer.shared(config, board);
+    composer.link_memory();
     let mut supervisor = Composer::supervisor();
     let timer = Composer::timer(board);
     let console = composer.console(board);
@@ -60,12 +63,14 @@ pub fn compose(config: &Config<'_>, board: &Board) -> System {
         }
         composer.stats(n, cell);
         composer.lifecycle(n, cell);
+        composer.doorbells(n, cell);
         for (c, controller) in config.controllers.iter().enumerate() {
             if cell.disks.iter().any(|disk| disk.controller == controller.name) {
                 composer.disk_link(n, cell, c, controller);
             }
         }
     }
+    composer.link_stats();
     composer.system
 }
 
@@ -292,6 +297,7 @@ impl Composer<'_> {
             maps.push(Map { cached: false, ..map(&registers, vaddr::VIRTIO_REGISTERS, "rw") });
             guest_maps.push(Map { cached: false, ..map_at(&registers, guest::VIRTIO, "r") });
         }
+        self.guest_links(cell, &mut maps, &mut guest_maps);
         for device in &cell.passthrough {
             let name = format!("passthrough.{}.{}", cell.name, device.name);
             let paddr = Some(device.address.0);
