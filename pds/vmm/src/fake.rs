@@ -12,6 +12,7 @@ use partita_guest::gic::Injection;
 use partita_guest::lines::Lines;
 use partita_guest::registers;
 use partita_protocol::MAX_VCPUS;
+use partita_protocol::alive::Alive;
 use partita_protocol::backend::{self, BackendStatus, DeviceStatus, Status};
 use partita_protocol::layout::{channel, guest};
 use partita_protocol::lifecycle::{Actual, Wanted};
@@ -239,6 +240,7 @@ struct Shared {
     stats: &'static VmmStats,
     wanted: &'static Wanted,
     actual: &'static Actual,
+    alive: &'static Alive,
     bells: (&'static DoorbellTx, &'static DoorbellRx),
 }
 
@@ -264,6 +266,7 @@ impl Shared {
             request: leak(TimerRequest { deadline: Default::default() }),
             stats: leak(VmmStats::new()),
             wanted: leak(Wanted::default()),
+            alive: leak(Alive::default()),
             actual: leak(Actual::default()),
             bells: (leak(DoorbellTx::default()), leak(DoorbellRx::default())),
         }
@@ -318,11 +321,13 @@ impl Guest {
     /// The same with several vCPUs.
     pub fn with_vcpus(autostart: bool, vcpus: usize) -> Self {
         let machine = FakeMachine::default();
-        let Shared { ram, pages, log, console, backend, timer, request, stats, wanted, actual, bells } =
+        let Shared { ram, pages, log, console, backend, timer, request, stats, wanted, actual, alive, bells } =
             SHARED.with(|shared| *shared);
         backend.devices[0].needs_reset.store(0, Ordering::Relaxed);
         timer.fired.store(0, Ordering::Relaxed);
         wanted.valid.store(0, Ordering::Relaxed);
+        alive.clear();
+        actual.held.iter().flatten().for_each(|intid| intid.store(0, Ordering::Relaxed));
         let attach = |(mine, yours)| Duplex::new(mine, yours);
         let link = Description { id: 3, peers: 2, peer: 1, shared: 0x2000, output: 0x1_0000 };
         let link = Links::new([link].into_iter().collect(), [pages[2]].into_iter(), *bells, 62_500_000);
@@ -332,6 +337,7 @@ impl Guest {
         let mut lines = Lines::new();
         assert!(lines.add(channel::VMM_PASSTHROUGH as u8, 80, false));
         let vmm = Vmm::new(Parts {
+            alive,
             machine: machine.clone(),
             logger: Logger::new(log[0].0, log[0].1, || ()),
             ram: ram.ram(),

@@ -11,6 +11,7 @@ use partita_guest::gic::Vgic;
 use partita_guest::lines::{Lines, Outcome};
 use partita_guest::psci::Cpus;
 use partita_guest::vtimer::{self, Alarm};
+use partita_protocol::alive::Alive;
 use partita_protocol::layout::{channel, guest};
 use partita_protocol::lifecycle::{Actual, Wanted};
 use partita_protocol::stats::{Counter, VmmStats};
@@ -120,6 +121,7 @@ pub struct Vmm<'a, M, P> {
     pub(crate) terminal: Terminal<'a, P>,
     pub(crate) links: Option<Links<'a>>,
     pub(crate) stats: &'a VmmStats,
+    alive: &'a Alive,
     pub(crate) phase: Phase,
     pub(crate) cell: CellLink<'a>,
     /// Epoch of the start that was last asked for.
@@ -175,6 +177,8 @@ pub struct Parts<'a, M, P> {
     pub stats: &'a VmmStats,
     /// Start at once.
     pub autostart: bool,
+    /// Signs of life, for the supervisor.
+    pub alive: &'a Alive,
 }
 
 impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
@@ -184,6 +188,7 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         let mut vcpus = Vec::new();
         vcpus.resize(count, Vcpu::Off).unwrap_or_default();
         let second = parts.machine.frequency();
+        let again = parts.alive.begin();
         Self {
             machine: parts.machine,
             logger: parts.logger,
@@ -197,13 +202,15 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
             terminal: parts.terminal,
             links: parts.links,
             stats: parts.stats,
+            alive: parts.alive,
             phase: Phase::Stopped(parts.autostart),
             cell: parts.cell,
             epoch: parts.autostart.then_some(0),
             ended: None,
-            published: [0; 4],
-            fresh: true,
-            used: [false; MAX_VCPUS],
+            // What the page says now may be an earlier life's.
+            published: if again { [u32::MAX; 4] } else { [0; 4] },
+            fresh: !again,
+            used: [again; MAX_VCPUS],
             lines: parts.lines,
             timer: parts.timer,
             alarm: Alarm::new(),
@@ -219,6 +226,12 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
     ///
     /// A wish that is there already counts for more than `autostart`: this VMM may be one that was restarted.
     pub fn begin(&mut self) -> Next {
+        if !self.fresh {
+            // The guest may still run, and the reply object of an earlier life hold one of its faults.
+            for vcpu in 0..self.vcpus.len() {
+                self.machine.suspend(vcpu);
+            }
+        }
         if self.cell.wanted.get().is_some() {
             self.phase = Phase::Stopped(false);
             self.epoch = None;
@@ -226,6 +239,8 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         } else {
             self.look_for_devices();
         }
+        self.alive.ready();
+        self.machine.signal(channel::SUPERVISOR);
         self.next()
     }
 
@@ -275,6 +290,9 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
             self.use_terminal(|_| ());
         }
         self.interrupts(channels & PASSTHROUGH);
+        if from(channel::PING) {
+            self.alive.beat();
+        }
         if from(channel::SUPERVISOR) {
             self.supervisor_notified();
         }
@@ -409,6 +427,12 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         for vcpu in 0..self.vcpus.len() {
             let mut any = false;
             while let Some(injection) = self.gic.next_injection(vcpu) {
+                // First, so that a VMM that is restarted knows at least of what is there.
+                if let Some(held) =
+                    self.cell.actual.held.get(vcpu).and_then(|all| all.get(injection.index as usize))
+                {
+                    held.store(u32::from(injection.intid) + 1, Ordering::Relaxed);
+                }
                 self.machine.inject(vcpu, injection);
                 self.stats.count(Counter::Injections);
                 any = true;
