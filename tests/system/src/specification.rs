@@ -43,7 +43,8 @@ pub fn problems(page: &str, root: &Path) -> Vec<String> {
 fn is_test(source: &str, name: &str) -> bool {
     let Some(at) = source.find(&format!("fn {name}(")) else { return false };
     // Attributes and doc comments directly above it.
-    let above = source[..at].lines().rev().skip(1);
+    let line = source[..at].rfind('\n').map_or(0, |end| end + 1);
+    let above = source[..line].lines().rev();
     let attributes: Vec<&str> = above
         .map(str::trim)
         .take_while(|line| line.starts_with("#[") || line.starts_with("//"))
