@@ -36,7 +36,7 @@ const PATIENCE: u64 = 5;
 
 /// See the module.
 pub struct Machine {
-    pub config: Config<'static>,
+    pub config: &'static Config<'static>,
     pub logger: Logger<'static>,
     pub lifecycle: Lifecycle,
     pub power: Power,
@@ -61,9 +61,9 @@ pub struct Machine {
 
 impl Machine {
     /// At the start: each cell's wish is on its page before its VMM runs, as VMMs have a lower priority.
-    pub fn new(config: Config<'static>, logger: Logger<'static>, mail: &'static mut Mail) -> Self {
-        let lifecycle = Lifecycle::new(&config, cntfrq());
-        let watchdog = Watchdog::new(&config, cntfrq(), cntpct());
+    pub fn new(config: &'static Config<'static>, logger: Logger<'static>, mail: &'static mut Mail) -> Self {
+        let lifecycle = Lifecycle::new(config, cntfrq());
+        let watchdog = Watchdog::new(config, cntfrq(), cntpct());
         let machine = Machine {
             config,
             logger,
@@ -91,11 +91,11 @@ impl Machine {
 
     /// Name of a PD.
     pub fn name(&self, who: Pd) -> Name<'_> {
-        who.name(Some(&self.config))
+        who.name(Some(self.config))
     }
 
     fn pages(&self, n: usize) -> Option<CellPages> {
-        CellPages::new(&self.config, n)
+        CellPages::new(self.config, n)
     }
 
     fn cell_name(&self, n: usize) -> &'static str {
@@ -351,7 +351,7 @@ impl System for Machine {
         let (controller, _) = self.config.controller(disk.controller)?;
         // The backend numbers the cell's disks at its controller.
         let device = cell.disks_at(disk.controller).position(|(place, _)| place == number)?;
-        let counters = self.pages(n)?.disk(&self.config, controller, device)?;
+        let counters = self.pages(n)?.disk(self.config, controller, device)?;
         let get = |counter: &core::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Some(DiskView {
             cell: cell.name,

@@ -4,7 +4,7 @@ use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
-use partita_config::Config;
+use partita_config::{Config, Store};
 use partita_config::pd::Pd;
 use partita_protocol::alive::Alive;
 use partita_protocol::disk_stats::{BlkStats, DiskCounters};
@@ -21,16 +21,18 @@ fn at<T>(address: usize) -> NonNull<T> {
     NonNull::with_exposed_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
 }
 
+static CONFIG: Store = Store::new();
+static NOTHING: Config<'static> = Config::new();
+
 /// The configuration; an empty one if the region is not there or is not what the host tool puts there.
 #[inline(never)]
-pub fn config() -> Config<'static> {
+pub fn config() -> &'static Config<'static> {
     let bytes = *var!(config_size: usize = 0);
     if bytes == 0 {
-        return Config::default();
+        return &NOTHING;
     }
     // SAFETY: the symbol is set together with the map, which is read-only in every PD, so nobody writes it.
-    partita_config::parse(unsafe { core::slice::from_raw_parts(at(vaddr::CONFIG).as_ptr(), bytes) })
-        .unwrap_or_default()
+    CONFIG.parse(unsafe { core::slice::from_raw_parts(at(vaddr::CONFIG).as_ptr(), bytes) }).unwrap_or(&NOTHING)
 }
 
 /// Our request to the timer PD.

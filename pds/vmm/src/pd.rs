@@ -4,7 +4,7 @@ use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
 use heapless::Vec;
-use partita_config::{Boot, Cell, Config, Device};
+use partita_config::{Boot, Cell, Config, Device, Store};
 use partita_pd_vmm::links::{Description, Links};
 use partita_pd_vmm::load::Images;
 use partita_pd_vmm::machine::Machine;
@@ -28,6 +28,9 @@ static OWN_STATS: VmmStats = VmmStats::new();
 fn at(address: usize) -> NonNull<u8> {
     NonNull::with_exposed_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
 }
+
+/// partita.json, parsed.
+static CONFIG: Store = Store::new();
 
 /// A prefilled region.
 ///
@@ -68,7 +71,7 @@ fn init() -> Pd {
     let ram = unsafe { GuestRam::new(guest::RAM, at(vaddr::GUEST_RAM), ram_size, 0) };
     // The host tool has checked all this; without it there is no guest to run, and the supervisor reports the panic.
     let ram = ram.expect("guest RAM");
-    let config = partita_config::parse(config).expect("partita.json");
+    let config = CONFIG.parse(config).expect("partita.json");
     let name = pd_name().unwrap_or("");
     let (_, cell) = config.cell_of_pd(name).expect("a cell for this PD in partita.json");
 
@@ -98,9 +101,9 @@ fn init() -> Pd {
         ram,
         images: Images { kernel, initrd, dtb, plain: cell.boot == Boot::Binary },
         vcpus: cell.vcpus.into(),
-        devices: devices(&config, cell),
+        devices: devices(config, cell),
         terminal: Terminal::new(ring, console(cell)),
-        links: links(&config, cell),
+        links: links(config, cell),
         timer: TimerLink { request, state },
         cell: cell_link,
         stats,
