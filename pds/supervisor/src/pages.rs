@@ -8,8 +8,10 @@ use partita_config::{Config, Store};
 use partita_config::pd::Pd;
 use partita_protocol::alive::Alive;
 use partita_protocol::disk_stats::{BlkStats, DiskCounters};
+use partita_protocol::ivc_stats::IvcStats;
 use partita_protocol::layout::{Service, size, supervisor_ping, vaddr};
 use partita_protocol::lifecycle::{Actual, CellState, Wanted};
+use partita_protocol::manage;
 use partita_protocol::stats::VmmStats;
 use partita_protocol::supervisor::StopReason;
 use partita_protocol::timer::TimerRequest;
@@ -51,6 +53,26 @@ pub unsafe fn shell_link() -> Duplex<'static> {
     unsafe {
         Duplex::new(Mine::at(at(vaddr::GUEST_CONSOLE_TX), size), Yours::at(at(vaddr::GUEST_CONSOLE_RX), size))
     }
+}
+
+/// The lines to and from `ivc`, if there is one. To be taken once.
+///
+/// # Safety
+/// There is no other one.
+pub unsafe fn manage_link(config: &Config<'_>) -> Option<Duplex<'static>> {
+    let far = |own| at(vaddr::service_link(Service::Ivc.index(), own));
+    let (mine, yours) = (far(vaddr::MANAGE_RX), far(vaddr::MANAGE_TX));
+    // SAFETY: the host tool maps both rings there if the configuration needs `ivc`; the caller makes no second one.
+    config
+        .has_ivc()
+        .then(|| unsafe { Duplex::new(Mine::at(mine, manage::RING), Yours::at(yours, manage::RING)) })
+}
+
+/// The counters of `ivc`, if there is one.
+pub fn ivc_stats(config: &Config<'_>) -> Option<&'static IvcStats> {
+    let page = at(vaddr::service_link(Service::Ivc.index(), vaddr::IVC_STATS));
+    // SAFETY: the host tool maps the page there if the configuration needs `ivc`, for us to read; atomics only.
+    config.has_ivc().then(|| unsafe { page.as_ref() })
 }
 
 /// Channels that the system description gives to this PD, as bits.
