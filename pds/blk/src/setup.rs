@@ -36,7 +36,7 @@ const SCRATCH: u64 = 4 * PAGE;
 const PATIENCE: u64 = 5;
 
 /// An address that the system description maps.
-fn at<T>(address: usize) -> NonNull<T> {
+pub fn at<T>(address: usize) -> NonNull<T> {
     NonNull::with_exposed_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
 }
 
@@ -118,13 +118,14 @@ fn device(slot: usize, memory: GuestRam, logger: &Logger<'_>) -> Option<Device> 
     None
 }
 
-/// Sets everything up. `None`: there is nothing to serve; the log says why.
+/// Sets everything up: the backend and the milliseconds that a request may take. `None`: there is nothing to serve; the
+/// log says why.
 #[inline(never)]
 pub fn start(
     logger: &'static Logger<'static>,
     config: &'static mut Option<Config<'static>>,
     tables: &'static mut Tables,
-) -> Option<BlkBackend> {
+) -> Option<(BlkBackend, u32)> {
     let Some(config) = read_config(config) else {
         log_line!(logger, "no readable configuration");
         return None;
@@ -151,7 +152,8 @@ pub fn start(
     );
     // SAFETY: the host tool maps a page there that only this PD has; it is zero at first, and any bytes are valid.
     let inflight = unsafe { at::<InflightPage>(vaddr::BLK_INFLIGHT).as_ref() };
-    let mut backend = Backend::new(device, LogReport::new(logger), tables, inflight);
+    let report = LogReport::new(logger, config, controller.timeout_ms);
+    let mut backend = Backend::new(device, report, tables, inflight);
     // SAFETY: the host tool maps the region there; only we write it, through its atomics.
     let page = unsafe { at::<BlkStats>(vaddr::BLK_STATS).as_ref() };
     backend.count(Counting { page, clock: cntpct });
@@ -191,7 +193,7 @@ pub fn start(
         }
     }
     backend.open();
-    Some(backend)
+    Some((backend, controller.timeout_ms))
 }
 
 fn selector<'a>(disk: &Disk<'a>) -> Selector<'a> {

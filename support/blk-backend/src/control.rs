@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering;
 
 use partita_protocol::backend::{INFO_CONFIG_MR, Status, label};
-use partita_storage::device::BlockDevice;
+use partita_storage::device::{BlockDevice, Health};
 use partita_virtio::blk::config::BlkConfig;
 use partita_virtio::blk::feature;
 use partita_virtio::features;
@@ -27,7 +27,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             Status::NoDevice
         } else {
             match label {
-                label::INFO if self.device.failed() => Status::Failed,
+                label::INFO if self.device.health() == Health::Failed => Status::Failed,
                 label::INFO => {
                     count = self.info(client, disk, reply);
                     Status::Ok

@@ -33,6 +33,10 @@ pub struct Controller<'a> {
     /// Which of the board's devices of that kind: for `virtio-mmio` the transport's number.
     #[serde(default)]
     pub slot: u8,
+    /// Milliseconds that the device may take for a request; after them (and at most an eighth more) the device is restarted
+    /// and the request fails.
+    #[serde(default = "timeout_ms")]
+    pub timeout_ms: u32,
 }
 
 /// Drivers of `blk`.
@@ -204,6 +208,10 @@ fn one() -> u8 {
 
 fn guest_priority() -> u8 {
     layout::priority::GUEST
+}
+
+fn timeout_ms() -> u32 {
+    10_000
 }
 
 fn default_us() -> u32 {

@@ -71,7 +71,7 @@ fn each_mistake_has_its_message() {
         (cell(r#""kernel": "Other""#), "cells[0].kernel: the key is there twice; leave one of them"),
         (cell(r#""onCrash": "stop""#), "cells[0].onCrash: unknown key; did you mean \"on_crash\"?"),
         (cell(r#""network": {}"#), "cells[0].network: unknown key; there is: name, memory, vcpus, priority, budget_us, period_us, boot, kernel, initrd, cmdline, console, autostart, on_crash, on_reset, watchdog_seconds, on_hang, disks"),
-        (with(r#""kind""#, r#""type""#), "controllers[0].type: unknown key; there is: name, kind, slot\ncontrollers[0].kind: is missing; it must be one of: virtio-mmio"),
+        (with(r#""kind""#, r#""type""#), "controllers[0].type: unknown key; there is: name, kind, slot, timeout_ms\ncontrollers[0].kind: is missing; it must be one of: virtio-mmio"),
         (with(r#""partition""#, r#""readonly": true, "partition""#), "cells[0].disks[0].readonly: unknown key; did you mean \"read_only\"?"),
         // Values.
         (with("512M", "512"), "cells[0].memory: is \"512\"; it must be a size such as \"512M\" (K, M or G)"),
@@ -102,6 +102,7 @@ fn each_mistake_has_its_message() {
         (with(r#""name": "a""#, r#""name": "9""#), "cells[0].name: is \"9\"; it must be a name of lower-case letters, digits, - and _ that begins with a letter, at most 32 characters"),
         (with("virtio-mmio", "virtio_mmio"), "controllers[0].kind: is \"virtio_mmio\"; did you mean \"virtio-mmio\"?"),
         (with("virtio-mmio", "nvme"), "controllers[0].kind: is \"nvme\"; there is: virtio-mmio"),
+        (with(r#""slot": 0"#, r#""timeout_ms": 99"#), "controllers[0].timeout_ms: is 99; it must be a whole number from 100 to 600000"),
         (with(r#""slot": 0"#, r#""slot": 32"#), "controllers[0].slot: is 32; it must be a whole number from 0 to 31"),
         (partition("2"), "cells[0].disks[0].partition: is 2; it must be a GPT partition label of 1 to 36 characters, or an object with one of the keys gpt, mbr, range"),
         (partition(r#""""#), "cells[0].disks[0].partition: is \"\"; it must be a GPT partition label of 1 to 36 characters, or an object with one of the keys gpt, mbr, range"),

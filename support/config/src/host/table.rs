@@ -109,6 +109,13 @@ pub const CONTROLLER: &[Key] = &[
         "The driver: `virtio-mmio` is a virtio-blk device of QEMU virt.",
     ),
     key("slot", Kind::Number { min: 0, max: 31 }, Some("0"), "Which of the board's devices of that kind."),
+    key(
+        "timeout_ms",
+        Kind::Number { min: 100, max: 600_000 },
+        Some("10000"),
+        "Milliseconds that the device may take for a request. After them, and at most an eighth more, the device is reset; \
+         the request fails, others in flight are submitted again.",
+    ),
 ];
 
 const POLICIES: Kind = Kind::Word(&["stop", "restart"]);
