@@ -47,7 +47,6 @@ pub const SEG_MAX: usize = 250;
 pub const MAX_FLIGHTS: usize = 63;
 /// Chains looked at in one [`Backend::run`].
 pub const BUDGET: usize = 128;
-
 /// What somebody should know about. Called at most once for each thing that happens; the PD limits the rate.
 pub trait Report {
     /// The guest of cell `client` broke a rule on its disk: it sees DEVICE_NEEDS_RESET.

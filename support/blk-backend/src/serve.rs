@@ -4,7 +4,7 @@ use core::sync::atomic::Ordering;
 
 use partita_protocol::MAX_DISKS;
 use partita_storage::device::{BlockDevice, Command, Completion, Health, Outcome, Refused, Request, SECTOR};
-use partita_virtio::blk::{BlkStatus, ID_BYTES, Limits, Operation, Parsed, parse};
+use partita_virtio::blk::{BlkStatus, ID_BYTES, Limits, Operation, Parsed, parse, plain};
 use partita_virtio::queue::{Chain, Fault, Queue};
 
 use crate::inflight::{Entry, Owner};
@@ -30,7 +30,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         }
     }
 
-    /// The device interrupted: collects what is finished. Ends with the device armed for the next interrupt.
+    /// The device interrupted: takes what is finished. [`Backend::run`] has to follow, which arms the device again.
     pub fn interrupt(&mut self) {
         self.device.acknowledge();
         self.collect();
@@ -39,37 +39,52 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         }
     }
 
-    /// Takes what is finished.
-    pub(crate) fn collect(&mut self) {
-        // Each round but the last takes at least one of the requests in flight, and none is added here.
-        for _ in 0..=MAX_FLIGHTS {
-            let mut finished = 0u64;
-            while let Some(completion) = self.device.complete() {
-                finished |= self.finish(completion);
-            }
-            self.publish(finished);
-            if !self.device.arm() {
-                break;
-            }
+    /// Takes what is finished. True if something was.
+    pub(crate) fn collect(&mut self) -> bool {
+        let mut finished = 0u64;
+        // Each takes one of the requests in flight, and none is added here.
+        while let Some(completion) = self.device.complete() {
+            finished |= self.finish(completion);
         }
+        self.publish(finished);
+        finished != 0
     }
 
-    /// Fetches chains, in turns, as far as the budget and the device's depth go; then tells the device, and counts what the
-    /// guests are owed. True if the budget is spent and there is more to do, with nothing in flight that would bring an
-    /// interrupt: the caller must see to it that it is called again.
+    /// Fetches chains, in turns, as far as the budget and the device's depth go, and tells the device; takes what is
+    /// finished already; counts what the guests are owed. Ends with the device armed if it has something to do. True if the
+    /// budget is spent and there is more to do, with nothing in flight that would bring an interrupt: the caller must see to
+    /// it that it is called again.
     #[must_use]
     pub fn run(&mut self) -> bool {
         let mut budget = BUDGET;
-        while budget > 0 && self.free != 0 {
-            let eligible = self.eligible();
-            let Some(client) = self.turns.next(eligible, self.ready) else { break };
-            budget -= 1;
-            self.serve(client);
+        loop {
+            let before = self.flying;
+            self.fetch(&mut budget);
+            self.device.kick();
+            // A fast device is done by now, and its interrupt was not asked for yet. If it is not, looking again costs more
+            // than it saves (docs/performance.md).
+            let collected = self.flying > before && self.device.has_finished() && self.collect();
+            // Each further round has taken at least one request in flight, and `budget` bounds how many are added.
+            if collected && self.ready != 0 && budget > 0 {
+                continue;
+            }
+            if self.flying == 0 || !self.device.arm() {
+                break;
+            }
+            self.collect();
         }
-        self.device.kick();
         self.settle();
         // Whatever was held back by a full device or share goes on with the next completion.
         budget == 0 && self.ready != 0 && self.flying == 0
+    }
+
+    fn fetch(&mut self, budget: &mut usize) {
+        while *budget > 0 && self.free != 0 {
+            let eligible = self.eligible();
+            let Some(client) = self.turns.next(eligible, self.ready) else { break };
+            *budget -= 1;
+            self.serve(client);
+        }
     }
 
     /// Clients with something to fetch whose share is not used up.
@@ -115,10 +130,21 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             self.ready &= !(1 << client_id);
             return;
         };
+        let size_max = self.device.properties().size_max;
         let queue = match self.disk(client_id, disk_id).map(|disk| &mut disk.state) {
             Some(State::Live(Some(queue))) => queue,
             _ => return self.clear_ready(client_id, disk_id),
         };
+        if let Some(plain) = plain(queue) {
+            let (parsed, segment) = (plain.parsed(), plain.segment());
+            if segment.len <= size_max {
+                queue.skip();
+                self.tables.segments.set(segment);
+                let id = self.free.trailing_zeros() as usize;
+                let begun = self.begin_parsed(client_id, disk_id, plain.head, &parsed, id);
+                return self.settle_turn(client_id, disk_id, begun);
+            }
+        }
         let begun = match queue.pop() {
             Ok(Some(chain)) => self.begin(client_id, disk_id, chain, None),
             Ok(None) => {
@@ -132,6 +158,10 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             }
             Err(fault) => Err(fault),
         };
+        self.settle_turn(client_id, disk_id, begun);
+    }
+
+    fn settle_turn(&mut self, client_id: usize, disk_id: usize, begun: Result<Begun, Fault>) {
         match begun {
             Ok(Begun::Submitted(bytes)) => self.turns.charge(client_id, bytes),
             Ok(Begun::Answered { interrupt }) => {
@@ -154,16 +184,29 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         let limits = Limits { seg_max: offer::seg_max(below), size_max: below.size_max };
         let parsed = parse::<SEG_MAX>(chain, &limits, &mut self.tables.segments)?;
         let id = id.unwrap_or(self.free.trailing_zeros() as usize);
-        match self.submit(client_id, disk_id, id, &parsed, chain.head()) {
+        self.begin_parsed(client_id, disk_id, chain.head(), &parsed, id)
+    }
+
+    /// The same for a request that was read. Its data are in the list of segments.
+    #[inline]
+    fn begin_parsed(
+        &mut self,
+        client_id: usize,
+        disk_id: usize,
+        head: u16,
+        parsed: &Parsed,
+        id: usize,
+    ) -> Result<Begun, Fault> {
+        match self.submit(client_id, disk_id, id, parsed, head) {
             Ok(bytes) => Ok(Begun::Submitted(bytes)),
             Err(status) => {
                 let (page, counting) = (self.page, self.counting);
                 let Some(disk) = self.disk(client_id, disk_id) else { return Err(Fault::Framing) };
                 let State::Live(Some(queue)) = &mut disk.state else { return Err(Fault::Framing) };
                 let position = queue.next_used();
-                answer(queue, chain.head(), &parsed, status)?;
+                answer(queue, head, parsed, status)?;
                 if let Some(counting) = counting {
-                    counting.answered(client_id, disk_id, &parsed, 0, status, None);
+                    counting.answered(client_id, disk_id, parsed, 0, status, None);
                 }
                 if let Entry::Taken(owner) = page.get(id) {
                     page.set(id, Entry::Finishing(owner, position));

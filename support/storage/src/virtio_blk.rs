@@ -304,6 +304,11 @@ impl<T: Transport> BlockDevice for VirtioBlk<T> {
         }
     }
 
+    #[inline]
+    fn has_finished(&self) -> bool {
+        self.lost != 0 || self.ring.has_used()
+    }
+
     fn complete(&mut self) -> Option<Completion> {
         if self.lost != 0 {
             let id = self.lost.trailing_zeros();
@@ -347,6 +352,8 @@ impl<T: Transport> BlockDevice for VirtioBlk<T> {
         let (at, count) = (table.at, table.count);
         if written.and_then(|()| self.ring.offer_nudge(at, 16 * count)).is_ok() {
             self.busy |= 1 << MAX_DEPTH;
+            // Nothing else may be in flight, and then nobody has asked for an interrupt.
+            let _ = self.ring.arm();
             self.kick();
         }
     }

@@ -123,6 +123,31 @@ impl GuestRam {
         self.write(gpa, value.as_bytes())
     }
 
+    /// Copies words out, in machine order. Cheaper than [`GuestRam::read_obj`], for addresses that are aligned to words.
+    #[inline]
+    pub fn read_words<const N: usize>(&self, gpa: u64) -> Result<[u64; N], MemoryError> {
+        let from = self.pointer(gpa, 8 * N)?.cast::<u64>();
+        if !from.is_aligned() {
+            return Err(MemoryError::Misaligned);
+        }
+        // SAFETY: `pointer` checked that `8 * N` bytes at `from` are in RAM, and it is aligned.
+        Ok(core::array::from_fn(|n| unsafe { from.add(n).read_volatile() }))
+    }
+
+    /// Copies words in. As [`GuestRam::read_words`].
+    #[inline]
+    pub fn write_words<const N: usize>(&self, gpa: u64, words: [u64; N]) -> Result<(), MemoryError> {
+        let into = self.pointer(gpa, 8 * N)?.cast::<u64>();
+        if !into.is_aligned() {
+            return Err(MemoryError::Misaligned);
+        }
+        for (n, word) in words.into_iter().enumerate() {
+            // SAFETY: `pointer` checked that `8 * N` bytes at `into` are in RAM, and it is aligned.
+            unsafe { into.add(n).write_volatile(word) };
+        }
+        Ok(())
+    }
+
     /// Copies bytes out. Nothing is copied unless all of the range is RAM.
     #[inline]
     pub fn read(&self, gpa: u64, into: &mut [u8]) -> Result<(), MemoryError> {
@@ -280,6 +305,18 @@ mod tests {
         assert_eq!(ram.translate(u64::MAX, 2), None);
         assert_eq!(ram.read_obj::<u64>(BASE + 0xff9), Err(MemoryError::OutOfRam));
         assert_eq!(ram.load_u16(BASE + 1, Ordering::Relaxed), Err(MemoryError::Misaligned));
+    }
+
+    #[test]
+    fn words_are_bytes_in_machine_order() {
+        let ram = FakeRam::new(BASE, 0x40, 0).ram();
+        ram.write_words(BASE + 8, [1, u64::MAX - 1]).unwrap();
+        assert_eq!(ram.read_obj::<[u64; 4]>(BASE), Ok([0, 1, u64::MAX - 1, 0]));
+        assert_eq!(ram.read_words(BASE + 8), Ok([1, u64::MAX - 1]));
+        assert_eq!(ram.read_words::<1>(BASE + 4), Err(MemoryError::Misaligned));
+        assert_eq!(ram.write_words(BASE + 4, [0]), Err(MemoryError::Misaligned));
+        assert_eq!(ram.read_words::<2>(BASE + 0x38), Err(MemoryError::OutOfRam));
+        assert_eq!(ram.write_words(BASE + 0x38, [0, 0]), Err(MemoryError::OutOfRam));
     }
 
     #[test]

@@ -104,6 +104,29 @@ pub struct RawDescriptor {
     pub next: u16,
 }
 
+impl RawDescriptor {
+    /// From its two words in memory.
+    #[inline]
+    fn from_words([addr, rest]: [u64; 2]) -> Self {
+        let rest = u64::from_le(rest);
+        Self {
+            addr: u64::from_le(addr),
+            len: rest as u32,
+            flags: (rest >> 32) as u16,
+            next: (rest >> 48) as u16,
+        }
+    }
+}
+
+/// A chain of three.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Triple {
+    /// Index of the head descriptor.
+    pub head: u16,
+    /// Its buffers. None is empty, and no readable one follows a writable one.
+    pub parts: [Descriptor; 3],
+}
+
 /// One buffer of a chain. Not yet compared with RAM: whoever uses the address does that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptor {
@@ -199,6 +222,45 @@ impl Queue {
         let head = self.read_head(self.next_avail)?;
         self.next_avail = self.next_avail.wrapping_add(1);
         Ok(Some(self.chain(head)))
+    }
+
+    /// The next available chain if it is one indirect table of three descriptors in their order, which is then read in one
+    /// go. It stays available: take it with [`Queue::skip`]. `None` says nothing: ask [`Queue::pop`].
+    #[inline]
+    pub fn peek_triple(&mut self) -> Option<Triple> {
+        if !self.indirect || (self.seen_avail == self.next_avail && !self.refresh().ok()?) {
+            return None;
+        }
+        let head = self.read_head(self.next_avail).ok()?;
+        let outer =
+            RawDescriptor::from_words(self.ram.read_words(self.layout.desc + 16 * u64::from(head)).ok()?);
+        if outer.flags != DESC_F_INDIRECT || outer.len != 3 * 16 {
+            return None;
+        }
+        let [a, b, c, d, e, f] = self.ram.read_words(outer.addr).ok()?;
+        let table = [[a, b], [c, d], [e, f]].map(RawDescriptor::from_words);
+        let [first, middle, last] = &table;
+        let in_order = first.flags & !DESC_F_WRITE == DESC_F_NEXT
+            && middle.flags & !DESC_F_WRITE == DESC_F_NEXT
+            && last.flags & !DESC_F_WRITE == 0
+            && (first.next, middle.next) == (1, 2);
+        let kept = first.flags & DESC_F_WRITE <= middle.flags & DESC_F_WRITE
+            && middle.flags & DESC_F_WRITE <= last.flags & DESC_F_WRITE
+            && first.len != 0
+            && middle.len != 0
+            && last.len != 0;
+        let parts = table.map(|raw| Descriptor {
+            addr: raw.addr,
+            len: raw.len,
+            writable: raw.flags & DESC_F_WRITE != 0,
+        });
+        (in_order && kept).then_some(Triple { head, parts })
+    }
+
+    /// Takes the chain that [`Queue::peek_triple`] found.
+    #[inline]
+    pub fn skip(&mut self) {
+        self.next_avail = self.next_avail.wrapping_add(1);
     }
 
     /// The chain at `head`, for a request that had been taken before a restart.

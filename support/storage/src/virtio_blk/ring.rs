@@ -84,9 +84,15 @@ impl Ring {
         self.dma.load_u16(self.layout().used + 2, Ordering::Acquire).unwrap_or(self.used)
     }
 
+    /// The device has returned something.
+    #[inline]
+    pub fn has_used(&self) -> bool {
+        self.used_index() != self.used
+    }
+
     /// Takes a used element: the id and the number of bytes written, as the device says them.
     pub fn take(&mut self) -> Option<(u32, u32)> {
-        if self.used_index() == self.used {
+        if !self.has_used() {
             return None;
         }
         let slot = u64::from(self.used & (self.size - 1));
@@ -105,6 +111,6 @@ impl Ring {
             let _ = self.dma.store_u16(event, self.used, Ordering::Relaxed);
             fence(Ordering::SeqCst);
         }
-        self.used_index() != self.used
+        self.has_used()
     }
 }
