@@ -7,6 +7,10 @@
 //!
 //! The same type serves for DMA memory that a device writes.
 
+mod cells;
+
+pub use cells::{Cell, Cells};
+
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
@@ -100,6 +104,18 @@ impl GuestRam {
         let local = unsafe { self.local.add(offset as usize) };
         // SAFETY: `len` bytes from there are part of what `new`'s caller promised.
         unsafe { Self::new(gpa, local, len, self.paddr + offset) }
+    }
+
+    /// A handle for the `count` words of type `T` at `gpa`, for whoever uses them often.
+    pub fn cells<T: Cell>(&self, gpa: u64, count: usize) -> Result<Cells<T>, MemoryError> {
+        let bytes = count.checked_mul(size_of::<T>()).ok_or(MemoryError::OutOfRam)?;
+        let start = self.pointer(gpa, bytes)?.cast::<T>();
+        if !start.is_aligned() {
+            return Err(MemoryError::Misaligned);
+        }
+        // SAFETY: `pointer` checked that `bytes` bytes are in RAM; `new`'s caller promised them for as long as any copy of
+        // this handle is used, and this one is a copy of a part.
+        Ok(unsafe { Cells::new(start, count) })
     }
 
     #[inline]
