@@ -15,6 +15,7 @@ mod control;
 pub use control::REPLY_MRS;
 mod count;
 pub use count::Counting;
+mod fetch;
 pub mod inflight;
 mod offer;
 mod recover;
@@ -190,6 +191,8 @@ pub struct Backend<D, R> {
     share: u16,
     recovery: Recovery,
     counting: Option<Counting>,
+    /// Count of its clock when what is being done began.
+    now: u64,
 }
 
 impl<D: BlockDevice, R: Report> Backend<D, R> {
@@ -214,6 +217,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             share: depth,
             recovery: Recovery::default(),
             counting: None,
+            now: 0,
         }
     }
 

@@ -23,7 +23,7 @@ use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Trans
 
 use crate::device::{
     BlockDevice, Breach, Command, Completion, Health, Outcome, Properties, Refused, Request, RestartError,
-    SECTOR,
+    SECTOR, Segment,
 };
 use config::Feature;
 use ring::Ring;
@@ -178,6 +178,9 @@ impl<T: Transport> VirtioBlk<T> {
     /// Writes everything of a request to its page, and offers it if the device works.
     fn offer(&mut self, request: &Request<'_>) -> Result<(), MemoryError> {
         let page = self.page(request.id);
+        if let (Command::Read | Command::Write, [segment]) = (request.command, request.segments) {
+            return self.offer_plain(request, *segment);
+        }
         let mut table = Table { words: self.words, at: self.word(request.id, TABLE), count: 0 };
         let (kind, sector) = match request.command {
             Command::Read => (config::kind::IN, request.sector),
@@ -214,6 +217,32 @@ impl<T: Transport> VirtioBlk<T> {
             *flight = Flight { read, table: bytes };
         }
         if self.health == Health::Working { self.ring.offer(request.id, at, bytes) } else { Ok(()) }
+    }
+
+    /// The same for a read or write of one segment.
+    #[inline]
+    fn offer_plain(&mut self, request: &Request<'_>, segment: Segment) -> Result<(), MemoryError> {
+        let page = self.page(request.id);
+        let read = request.command == Command::Read;
+        let kind = if read { config::kind::IN } else { config::kind::OUT };
+        let header = [kind.into(), request.sector, NO_STATUS.into()];
+        let table = [
+            [page + HEADER, raw(16, NEXT, 1)],
+            [segment.paddr, raw(segment.len, if read { NEXT | WRITE } else { NEXT }, 2)],
+            [page + STATUS, raw(1, WRITE, 0)],
+        ];
+        let stored = self.words.store_all(self.word(request.id, HEADER), header).and_then(|()| {
+            let [[a, b], [c, d], [e, f]] = table;
+            self.words.store_all(self.word(request.id, TABLE), [a, b, c, d, e, f])
+        });
+        stored.ok_or(MemoryError::OutOfRam)?;
+        if let Some(flight) = self.flights.get_mut(usize::from(request.id)) {
+            *flight = Flight { read: if read { segment.len } else { 0 }, table: 3 * 16 };
+        }
+        match self.health {
+            Health::Working => self.ring.offer(request.id, page + TABLE, 3 * 16),
+            _ => Ok(()),
+        }
     }
 
     fn check(&self, request: &Request<'_>) -> Result<(), Refused> {
@@ -405,6 +434,15 @@ impl<T: Transport> BlockDevice for VirtioBlk<T> {
     }
 }
 
+/// VIRTQ_DESC_F_NEXT and _WRITE.
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+
+/// Second word of a descriptor.
+const fn raw(len: u32, flags: u16, next: u16) -> u64 {
+    len as u64 | (flags as u64) << 32 | (next as u64) << 48
+}
+
 /// An indirect table being written.
 struct Table {
     words: Cells<u64>,
@@ -416,13 +454,10 @@ struct Table {
 impl Table {
     #[inline(always)]
     fn add(&mut self, addr: u64, len: u32, writable: bool, last: bool) -> Result<(), MemoryError> {
-        let flags = if writable { 2u64 } else { 0 } | u64::from(!last);
-        let next = u64::from(self.count as u16 + 1);
+        let flags = if writable { WRITE } else { 0 } | if last { 0 } else { NEXT };
         let at = self.at + 2 * self.count as usize;
-        let stored = self.words.store(at, addr, Ordering::Relaxed).and_then(|()| {
-            self.words.store(at + 1, u64::from(len) | flags << 32 | next << 48, Ordering::Relaxed)
-        });
         self.count += 1;
+        let stored = self.words.store_all(at, [addr, raw(len, flags, self.count as u16)]);
         stored.ok_or(MemoryError::OutOfRam)
     }
 }

@@ -31,6 +31,18 @@ impl Plain {
         Parsed { operation: Ok(operation), status: self.status, writable }
     }
 
+    /// It is a write.
+    #[inline]
+    pub const fn write(&self) -> bool {
+        self.write
+    }
+
+    /// First sector.
+    #[inline]
+    pub const fn sector(&self) -> u64 {
+        self.sector
+    }
+
     /// Its data.
     #[inline]
     pub const fn segment(&self) -> Segment {

@@ -81,6 +81,19 @@ impl<T: Cell> Cells<T> {
         // SAFETY: as in `load`.
         self.at(index).map(|at| unsafe { T::store(at, value, order) })
     }
+
+    /// Stores neighbouring words, in order but relaxed. `None`, and nothing stored, if some are beyond the end.
+    #[inline(always)]
+    pub fn store_all<const N: usize>(&self, index: usize, values: [T; N]) -> Option<()> {
+        if index >= self.count || N > self.count - index {
+            return None;
+        }
+        for (n, value) in values.into_iter().enumerate() {
+            // SAFETY: index + n < count, so it is inside what `new`'s caller promised, aligned as `start` is.
+            unsafe { T::store(self.start.add(index + n), value, Ordering::Relaxed) };
+        }
+        Some(())
+    }
 }
 
 #[cfg(test)]
@@ -101,6 +114,12 @@ mod tests {
         assert_eq!((cells.load(3, Relaxed), cells.store(usize::MAX, 1, Relaxed)), (None, None));
         assert_eq!(ram.read_obj::<[u8; 8]>(BASE), Ok([0, 0, 0, 0, 0, 0, 0x34, 0x12]));
         let all = ram.cells::<u64>(BASE, 8).unwrap();
+        assert_eq!(all.store_all(6, [7, 8]), Some(()));
+        assert_eq!(
+            (all.store_all(7, [9, 9]), all.store_all(8, []), all.store_all(usize::MAX, [9])),
+            (None, None, None)
+        );
+        assert_eq!(ram.read_obj::<[u64; 2]>(BASE + 0x30), Ok([7u64.to_le(), 8u64.to_le()]));
         assert_eq!(all.load(0, Relaxed), Some(0x1234_0000_0000_0000));
     }
 
