@@ -15,6 +15,7 @@ use partita_console::pl011::Pl011;
 use partita_console::uart::Uart;
 use partita_protocol::layout::{Service, channel, size, vaddr};
 use partita_protocol::supervisor;
+use partita_ring::history::Writer;
 use partita_ring::{Duplex, Mine, Yours};
 use sel4_microkit::{
     Channel, ChannelSet, DeferredAction, Handler, Infallible, MessageInfo, protection_domain, var,
@@ -132,6 +133,8 @@ fn attach(mux: &mut Mux<'static>) {
         // SAFETY: the host tool maps the shell's ring beside the supervisor's log ring.
         let link = unsafe { link(mine, yours, size::GUEST_CONSOLE_RING) };
         mux.add_shell(name(format_args!("shell")), link, shell);
+        // SAFETY: the host tool maps the region for the supervisor to read; this is the one writer.
+        mux.keep_logs(Writer::new(unsafe { Mine::at(at(vaddr::LOG_HISTORY), size::LOG_HISTORY) }));
     }
 }
 

@@ -92,6 +92,15 @@ impl Order {
     }
 }
 
+/// Who wants something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Who sits at the serial line.
+    Shell,
+    /// A cell that is `manager`, over the management service.
+    Cell(usize),
+}
+
 /// Why an order makes no sense now. Displays as what is to be said after the cell's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {

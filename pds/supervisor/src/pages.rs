@@ -11,6 +11,7 @@ use partita_protocol::lifecycle::{Actual, CellState, Wanted};
 use partita_protocol::stats::VmmStats;
 use partita_protocol::supervisor::StopReason;
 use partita_protocol::timer::TimerRequest;
+use partita_ring::history::Reader;
 use partita_ring::{Duplex, Mine, Yours};
 use sel4_microkit::var;
 
@@ -46,6 +47,13 @@ pub unsafe fn shell_link() -> Duplex<'static> {
     unsafe {
         Duplex::new(Mine::at(at(vaddr::GUEST_CONSOLE_TX), size), Yours::at(at(vaddr::GUEST_CONSOLE_RX), size))
     }
+}
+
+/// The last log lines, as console keeps them.
+pub fn history() -> Reader<'static> {
+    let at = at(vaddr::service_link(Service::Console.index(), vaddr::LOG_HISTORY));
+    // SAFETY: the host tool maps the region there, for console to write and us to read.
+    Reader::new(unsafe { Yours::at(at, size::LOG_HISTORY) })
 }
 
 /// Pages of one cell.

@@ -11,6 +11,7 @@ use partita_ring::Duplex;
 use partita_ring::log::{Limiter, Logger};
 use partita_ring::log_line;
 use partita_supervisor::fault;
+use partita_supervisor::manage::mail::Mail;
 use partita_supervisor::shell::{Output, Shell};
 use sel4_microkit::{
     Channel, ChannelSet, Child, Handler, Infallible, MessageInfo, debug_println, get_mr, protection_domain,
@@ -26,29 +27,36 @@ const TIMER: Channel = Channel::new(channel::TIMER);
 /// Calls of [`Shell::pump`] in one event. The ring's bytes are fewer than they can take.
 const PUMPS: usize = 64;
 
-/// Output of the shell: too big for the stack, taken once.
-struct Once {
-    value: UnsafeCell<Output>,
+/// Memory that is too big for the stack and is taken once.
+struct Once<T> {
+    value: UnsafeCell<T>,
     taken: AtomicBool,
 }
 
 // SAFETY: the value is reached through `take` only, which hands it out once, and a PD has one thread.
-unsafe impl Sync for Once {}
+unsafe impl<T> Sync for Once<T> {}
 
-impl Once {
-    fn take(&'static self) -> Option<&'static Output> {
-        // SAFETY: the swap lets one caller through, ever, so nobody has it exclusively.
-        (!self.taken.swap(true, Ordering::Relaxed)).then(|| unsafe { &*self.value.get() })
+impl<T> Once<T> {
+    const fn new(value: T) -> Self {
+        Once { value: UnsafeCell::new(value), taken: AtomicBool::new(false) }
+    }
+
+    #[expect(clippy::mut_from_ref, reason = "the flag lets it out once")]
+    fn take(&'static self) -> Option<&'static mut T> {
+        // SAFETY: the swap lets one caller through, ever, so this is the only reference.
+        (!self.taken.swap(true, Ordering::Relaxed)).then(|| unsafe { &mut *self.value.get() })
     }
 }
 
-static OUTPUT: Once = Once { value: UnsafeCell::new(Output::new()), taken: AtomicBool::new(false) };
+static OUTPUT: Once<Output> = Once::new(Output::new());
+static MAIL: Once<Mail> = Once::new(Mail::new());
 
 #[protection_domain]
 fn init() -> Supervisor {
     // SAFETY: the host tool maps the log ring in every PD.
     let logger = unsafe { Logger::at_layout(|| LINE.notify()) };
-    let machine = Machine::new(pages::config(), logger);
+    let Some(mail) = MAIL.take() else { panic!("init runs once") };
+    let machine = Machine::new(pages::config(), logger, mail);
     // SAFETY: `take` lets this pass once.
     let shell = OUTPUT.take().map(|output| (Shell::new(output), unsafe { pages::shell_link() }));
     let mut supervisor = Supervisor { machine, shell, nonsense: Limiter::new(5, cntfrq()) };

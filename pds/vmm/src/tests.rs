@@ -13,6 +13,7 @@ use crate::fake::{Guest, KERNEL};
 use crate::vmm::{Next, Phase, Vcpu};
 
 mod lifecycle;
+mod links;
 
 const PC: u64 = 0x4000_1000;
 const GICD: u64 = guest::GICD;

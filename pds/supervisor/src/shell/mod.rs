@@ -8,7 +8,9 @@
 
 pub mod command;
 pub mod completion;
+pub mod log;
 pub mod table;
+pub mod text;
 pub mod view;
 
 use core::cell::RefCell;

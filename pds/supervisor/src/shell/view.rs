@@ -5,7 +5,7 @@ use partita_protocol::disk_stats::BUCKETS;
 use partita_protocol::stats::Counter;
 use partita_protocol::supervisor::StopReason;
 
-use crate::lifecycle::{Order, Refused};
+use crate::lifecycle::{By, Order, Refused};
 
 /// A cell at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -73,8 +73,13 @@ pub trait System {
     fn disk(&self, n: usize, number: usize) -> Option<DiskView<'_>>;
     /// Counts of the latencies' clock in a second.
     fn frequency(&self) -> u64;
+    /// Reads the log from the position `from` on, or from the oldest byte that is kept: where it was read from, and how many
+    /// bytes; none at the end.
+    fn log(&self, from: u64, out: &mut [u8]) -> (u64, usize);
     /// Gives an order to cell `n`.
-    fn order(&mut self, n: usize, order: Order) -> Result<(), Refused>;
+    fn order(&mut self, n: usize, order: Order, by: By) -> Result<(), Refused>;
+    /// A message to a cell, or to all. The result is to how many.
+    fn send(&mut self, to: Option<usize>, by: By, text: &str) -> usize;
     /// Stops all cells and switches the machine off.
-    fn shut_down(&mut self);
+    fn shut_down(&mut self, by: By);
 }
