@@ -105,6 +105,8 @@ fn init() -> Pd {
         cell: cell_link,
         stats,
         autostart: cell.autostart,
+        // SAFETY: likewise for the page with our signs of life.
+        alive: unsafe { page(vaddr::HEALTH) },
     }))
 }
 
