@@ -138,6 +138,8 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         let never_resumed = resumed && matches!(disk.state, State::Idle);
         disk.state = State::Idle;
         if let Some(counters) = counters {
+            #[cfg(test)]
+            partita_virtio::fake::crash::store();
             counters.needs_reset.store(0, Ordering::Release);
         }
         if never_resumed {

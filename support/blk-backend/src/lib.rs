@@ -284,6 +284,8 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         }
         for (number, client) in self.tables.clients.iter().enumerate() {
             let Some(client) = client else { continue };
+            #[cfg(test)]
+            partita_virtio::fake::crash::store();
             client.status.generation.fetch_add(1, Ordering::Release);
             self.notify |= 1 << number;
         }
