@@ -78,6 +78,8 @@ impl<T: Cell> Cells<T> {
     /// Stores a word. `None` if it is beyond the end.
     #[inline(always)]
     pub fn store(&self, index: usize, value: T, order: Ordering) -> Option<()> {
+        #[cfg(any(test, feature = "fake"))]
+        crate::fake::crash::store();
         // SAFETY: as in `load`.
         self.at(index).map(|at| unsafe { T::store(at, value, order) })
     }
@@ -89,6 +91,8 @@ impl<T: Cell> Cells<T> {
             return None;
         }
         for (n, value) in values.into_iter().enumerate() {
+            #[cfg(any(test, feature = "fake"))]
+            crate::fake::crash::store();
             // SAFETY: index + n < count, so it is inside what `new`'s caller promised, aligned as `start` is.
             unsafe { T::store(self.start.add(index + n), value, Ordering::Relaxed) };
         }
