@@ -7,8 +7,8 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use heapless::Deque;
-use partita_config::{Config, Store};
 use partita_config::pd::Pd;
+use partita_config::{Config, Store};
 use partita_console::ahead;
 use partita_console::mux::{CONSOLES, Mux, Name, Pumped, SHELL};
 use partita_console::pl011::Pl011;

@@ -4,8 +4,8 @@ use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
-use partita_config::{Config, Store};
 use partita_config::pd::Pd;
+use partita_config::{Config, Store};
 use partita_protocol::alive::Alive;
 use partita_protocol::disk_stats::{BlkStats, DiskCounters};
 use partita_protocol::ivc_stats::IvcStats;
@@ -34,7 +34,9 @@ pub fn config() -> &'static Config<'static> {
         return &NOTHING;
     }
     // SAFETY: the symbol is set together with the map, which is read-only in every PD, so nobody writes it.
-    CONFIG.parse(unsafe { core::slice::from_raw_parts(at(vaddr::CONFIG).as_ptr(), bytes) }).unwrap_or(&NOTHING)
+    CONFIG
+        .parse(unsafe { core::slice::from_raw_parts(at(vaddr::CONFIG).as_ptr(), bytes) })
+        .unwrap_or(&NOTHING)
 }
 
 /// Our request to the timer PD.
