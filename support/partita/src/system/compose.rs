@@ -9,7 +9,7 @@
 
 mod links;
 
-use partita_config::{Cell, Config, Controller, Pd as Who};
+use partita_config::{Cell, Config, Controller, Pd as Who, Trigger, passthrough::Line};
 use partita_protocol::{
     disk_stats,
     layout::{self, Service, channel, guest, priority, size, supervisor_ping, supervisor_vmm, vaddr},
@@ -17,14 +17,14 @@ use partita_protocol::{
 };
 
 use super::model::{Channel, End, Map, Pd, Region, System, VirtualMachine};
-use crate::board::{Board, DeviceAt};
+use crate::board::{Board, DeviceAt, Irq};
 
 /// Name of the region of the GIC's virtual CPU interface.
 const GICV: &str = "gicv";
-/// Stack of every PD: parsing partita.json is what needs most.
-const STACK: u64 = 0x4_0000;
+/// Stack of every PD: more than twice what the default system was seen to need in a debug build.
+const STACK: u64 = 0x1_0000;
 /// The VMM also keeps its devices there, the supervisor the state of all its children.
-const VMM_STACK: u64 = 0x5_0000;
+const VMM_STACK: u64 = 0x1_0000;
 /// Stack of a PD that does not parse it.
 const SMALL_STACK: u64 = 0x4000;
 /// Name of the broker.
@@ -300,6 +300,15 @@ impl Composer<'_> {
             guest_maps.push(Map { cached: false, ..map_at(&registers, guest::VIRTIO, "r") });
         }
         self.guest_links(cell, &mut maps, &mut guest_maps);
+        for device in &cell.passthrough {
+            let name = format!("passthrough.{}.{}", cell.name, device.name);
+            let paddr = Some(device.address.0);
+            let registers = self.region(Region { name, size: device.size.0, paddr, ..Region::default() });
+            let at = device.guest_address.unwrap_or(device.address).0;
+            guest_maps.push(Map { cached: false, ..map_at(&registers, at, "rw") });
+        }
+        let irq = |line: Line| Irq { number: line.irq, edge: line.trigger == Trigger::Edge };
+        let irqs = (channel::VMM_PASSTHROUGH..).zip(cell.lines().map(irq)).collect();
         let vm = VirtualMachine {
             name: format!("guest.{}", cell.name),
             priority: cell.priority,
@@ -315,6 +324,7 @@ impl Composer<'_> {
             stack: VMM_STACK,
             id: Some(supervisor_vmm(n)),
             maps,
+            irqs,
             vm: Some(vm),
             ..Pd::default()
         }
