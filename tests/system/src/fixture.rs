@@ -14,6 +14,7 @@ use clap::Parser;
 use partita::{
     build::{self, Built},
     context::{Context, Options},
+    fail,
     failure::{Failure, Result},
     process,
     qemu::Machine,
@@ -92,6 +93,8 @@ pub struct System {
     pub original: PathBuf,
     log: PathBuf,
     trace: PathBuf,
+    /// How many numbers were used to tell answers apart.
+    pub(crate) numbers: u32,
 }
 
 /// Builds are not run at the same time.
@@ -132,7 +135,7 @@ impl System {
         machine.arguments.extend(qemu_arguments.iter().map(ToString::to_string));
         let log = file("log");
         let session = Session::start(&mut machine.command(), &log)?;
-        Ok(Self { session, disk, original, log, trace })
+        Ok(Self { session, disk, original, log, trace, numbers: 0 })
     }
 
     /// Waits for the shell.
@@ -190,6 +193,24 @@ fn request(line: &str) -> Option<(bool, u64, u64)> {
     Some((write, number("sector")?, number("nsectors")?))
 }
 
+/// Nothing but guest output and good news so far: no panic or fault of a PD, as the monitor, the supervisor or the kernel
+/// reports it.
+///
+/// # Errors
+/// The line that says otherwise.
+pub fn no_trouble(system: &System) -> Result {
+    const TROUBLE: &[&str] = &["panic", "fault", "FAILED", "needs reset", "dropped"];
+    let printed = system.printed()?;
+    // Log lines of PDs, and what comes before the first one (the kernel's and the monitor's).
+    let ours = printed.lines().filter(|line| line.starts_with('[') && !line.starts_with("[ "));
+    for line in ours.chain(printed.lines().take_while(|line| !line.starts_with('['))) {
+        if TROUBLE.iter().any(|word| line.contains(word)) {
+            fail!("the system reports trouble: {line}");
+        }
+    }
+    Ok(())
+}
+
 /// Builds the bare-metal guests of `tests/guests`.
 ///
 /// # Errors
@@ -211,6 +232,19 @@ pub fn build_guests() -> Result {
 /// If the system cannot be started or the test fails.
 pub fn with_system(name: &str, description: Option<&Path>, test: impl FnOnce(&mut System) -> Result) {
     with_machine(name, description, &[], test);
+}
+
+/// As [`with_system`], for the system that `make run` starts: two Debian guests.
+///
+/// # Panics
+/// As [`with_system`].
+pub fn default_system(name: &str, test: impl FnOnce(&mut System) -> Result) {
+    let context = context(None).unwrap_or_else(|failure| panic!("{name}: {failure}"));
+    with_machine(name, Some(&context.options.description), &[], |system| {
+        // From the first log line on, console takes what is typed.
+        system.session.expect("[blk_", BOOT)?;
+        test(system)
+    });
 }
 
 /// As [`with_system`], with more arguments for QEMU.

@@ -3,3 +3,4 @@
 pub mod check;
 pub mod disk;
 pub mod fixture;
+pub mod terminal;
