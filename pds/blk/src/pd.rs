@@ -3,24 +3,32 @@
 //! At most one action per wake-up is left to be joined with the next receive. The interrupt is acknowledged only while
 //! something is in flight: an idle device does not interrupt, so after the last completion the acknowledgement waits for
 //! the next kick, where it costs no system call of its own.
+//!
+//! The timer is asked for a tick when requests fly and none is asked for yet: once per tick, however many requests there are.
 
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use partita_blk_backend::{REPLY_MRS, Tables};
+use partita_blk_backend::{REPLY_MRS, TICKS, Tables};
 use partita_config::Config;
 use partita_protocol::MAX_CELLS;
 use partita_protocol::backend::Status;
-use partita_protocol::layout::channel;
+use partita_protocol::layout::{channel, vaddr};
+use partita_protocol::timer::{TimerRequest, TimerState};
 use partita_ring::log::Logger;
 use partita_storage::device::BlockDevice;
 use sel4_microkit::{
     Channel, ChannelSet, DeferredAction, Handler, Infallible, MessageInfo, get_mr, protection_domain, set_mr,
 };
 
+use sel4_vm::{cntfrq, cntpct};
+
 use crate::setup::{self, BlkBackend};
 
 const IRQ: Channel = Channel::new(channel::DEVICE_IRQ);
+const SUPERVISOR: Channel = Channel::new(channel::SUPERVISOR);
+const PING: Channel = Channel::new(channel::PING);
+const TIMER: Channel = Channel::new(channel::TIMER);
 /// Message registers that a call may have.
 const CALL_MRS: usize = 6;
 
@@ -56,19 +64,72 @@ struct Blk {
     /// The kernel holds the interrupt back until it is acknowledged.
     unacknowledged: bool,
     deferred: Option<DeferredAction>,
+    ticks: Ticks,
+}
+
+/// Our pages at timer.
+struct Ticks {
+    request: &'static TimerRequest,
+    state: &'static TimerState,
+    /// Counts of the architected counter between ticks.
+    period: u64,
+    /// When the next one is, if one was asked for.
+    next: Option<u64>,
+}
+
+impl Ticks {
+    fn new(timeout_ms: u32) -> Self {
+        // SAFETY: the host tool maps the pages there for every PD with a timer channel; they hold atomics only.
+        let (request, state) = unsafe {
+            (
+                setup::at::<TimerRequest>(vaddr::TIMER_REQUEST).as_ref(),
+                setup::at::<TimerState>(vaddr::TIMER_STATE).as_ref(),
+            )
+        };
+        let period = cntfrq().saturating_mul(timeout_ms.into()) / 1000 / u64::from(TICKS);
+        Ticks { request, state, period, next: None }
+    }
+
+    fn ask(&mut self) {
+        if self.next.is_none() {
+            let next = cntpct().saturating_add(self.period);
+            self.next = Some(next);
+            self.request.deadline.store(next, Ordering::Release);
+            TIMER.notify();
+        }
+    }
+
+    /// True if the tick that was asked for has come.
+    fn passed(&mut self) -> bool {
+        let passed = self.next.is_some_and(|next| self.state.fired.load(Ordering::Acquire) >= next);
+        if passed {
+            self.next = None;
+        }
+        passed
+    }
 }
 
 #[protection_domain]
 fn init() -> impl Handler {
+    let again = setup::alive().begin();
     // SAFETY: the host tool gives every PD its log ring at the layout's addresses.
     let logger = unsafe { Logger::at_layout(|| Channel::new(channel::CONSOLE).notify()) };
     let logger = LOGGER.take().map(|place| &*place.insert(logger));
-    let backend = logger.and_then(|logger| {
+    let started = logger.and_then(|logger| {
         let place = BACKEND.take()?;
-        *place = setup::start(logger, CONFIG.take()?, TABLES.take()?);
-        place.as_mut()
+        let (backend, timeout_ms) = setup::start(logger, CONFIG.take()?, TABLES.take()?, again)?;
+        Some((place.insert(backend), timeout_ms))
     });
-    Blk { backend, unacknowledged: false, deferred: None }
+    let (backend, timeout_ms) =
+        started.map_or((None, 0), |(backend, timeout_ms)| (Some(backend), timeout_ms));
+    let mut blk = Blk { backend, unacknowledged: false, deferred: None, ticks: Ticks::new(timeout_ms) };
+    // After a restart the clients' VMMs wait to hear of it.
+    blk.work();
+    // The loop asks for actions only after an event. Ours cannot fail: nothing is acknowledged yet.
+    let _ = blk.deferred.take().map(DeferredAction::execute_now);
+    setup::alive().ready();
+    SUPERVISOR.notify();
+    blk
 }
 
 impl Blk {
@@ -81,6 +142,9 @@ impl Blk {
             self.acknowledge();
         }
         let Some(backend) = &mut self.backend else { return };
+        if backend.wants_tick() {
+            self.ticks.ask();
+        }
         let mut clients = backend.take_notify();
         if backend.is_busy() {
             self.acknowledge();
@@ -107,10 +171,16 @@ impl Handler for Blk {
     type Error = Infallible;
 
     fn notified(&mut self, channels: ChannelSet) -> Result<(), Infallible> {
+        if channels.contains(PING) {
+            setup::alive().beat();
+        }
         let Some(backend) = &mut self.backend else { return Ok(()) };
         if channels.contains(IRQ) {
             self.unacknowledged = true;
             backend.interrupt();
+        }
+        if channels.contains(TIMER) && self.ticks.passed() {
+            backend.tick();
         }
         for client in 0..MAX_CELLS {
             if channels.contains(Channel::new(channel::client(client))) {

@@ -7,6 +7,7 @@ use partita_blk_backend::inflight::InflightPage;
 use partita_blk_backend::{Backend, Counting, DiskConfig, Tables};
 use partita_config::{Cell, Config, Disk, Partition};
 use partita_protocol::MAX_CELLS;
+use partita_protocol::alive::Alive;
 use partita_protocol::backend::BackendStatus;
 use partita_protocol::disk_stats::BlkStats;
 use partita_protocol::layout::{size, vaddr};
@@ -36,8 +37,14 @@ const SCRATCH: u64 = 4 * PAGE;
 const PATIENCE: u64 = 5;
 
 /// An address that the system description maps.
-fn at<T>(address: usize) -> NonNull<T> {
+pub fn at<T>(address: usize) -> NonNull<T> {
     NonNull::with_exposed_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
+}
+
+/// Our signs of life.
+pub fn alive() -> &'static Alive {
+    // SAFETY: the host tool maps the page in every child of the supervisor; only we write it, through its atomics.
+    unsafe { at::<Alive>(vaddr::HEALTH).as_ref() }
 }
 
 /// Physical address and size of each cell's RAM, as the system description sets them.
@@ -118,13 +125,15 @@ fn device(slot: usize, memory: GuestRam, logger: &Logger<'_>) -> Option<Device> 
     None
 }
 
-/// Sets everything up. `None`: there is nothing to serve; the log says why.
+/// Sets everything up: the backend and the milliseconds that a request may take. What was said at the first start is not said
+/// `again`. `None`: there is nothing to serve; the log says why.
 #[inline(never)]
 pub fn start(
     logger: &'static Logger<'static>,
     config: &'static mut Option<Config<'static>>,
     tables: &'static mut Tables,
-) -> Option<BlkBackend> {
+    again: bool,
+) -> Option<(BlkBackend, u32)> {
     let Some(config) = read_config(config) else {
         log_line!(logger, "no readable configuration");
         return None;
@@ -139,19 +148,22 @@ pub fn start(
     };
     let device = device(controller.slot as usize, memory, logger)?;
     let p = *device.properties();
-    log_line!(
-        logger,
-        "{} sectors, blocks of {}, {} requests of {} segments{}{}",
-        p.sectors,
-        p.block_size,
-        p.depth,
-        p.seg_max,
-        if p.flush { ", flush" } else { "" },
-        if p.read_only { ", read-only" } else { "" }
-    );
+    if !again {
+        log_line!(
+            logger,
+            "{} sectors, blocks of {}, {} requests of {} segments{}{}",
+            p.sectors,
+            p.block_size,
+            p.depth,
+            p.seg_max,
+            if p.flush { ", flush" } else { "" },
+            if p.read_only { ", read-only" } else { "" }
+        );
+    }
     // SAFETY: the host tool maps a page there that only this PD has; it is zero at first, and any bytes are valid.
     let inflight = unsafe { at::<InflightPage>(vaddr::BLK_INFLIGHT).as_ref() };
-    let mut backend = Backend::new(device, LogReport::new(logger), tables, inflight);
+    let report = LogReport::new(logger, config, controller.timeout_ms);
+    let mut backend = Backend::new(device, report, tables, inflight);
     // SAFETY: the host tool maps the region there; only we write it, through its atomics.
     let page = unsafe { at::<BlkStats>(vaddr::BLK_STATS).as_ref() };
     backend.count(Counting { page, clock: cntpct });
@@ -172,6 +184,7 @@ pub fn start(
             };
             let read_only = disk.read_only;
             match backend.add_disk(n, i, DiskConfig { window, read_only, serial: serial(cell, i, disk) }) {
+                Ok(()) if again => {}
                 Ok(()) => log_line!(
                     logger,
                     "{} disk {i}: sectors {}..{}{}",
@@ -191,7 +204,7 @@ pub fn start(
         }
     }
     backend.open();
-    Some(backend)
+    Some((backend, controller.timeout_ms))
 }
 
 fn selector<'a>(disk: &Disk<'a>) -> Selector<'a> {

@@ -1,7 +1,7 @@
 //! Virtual machine monitor of one guest: everything but the machine itself.
 //!
 //! One instance runs per guest. It holds the guest's RAM and vCPUs, the link to its console, a status page and a channel
-//! per disk controller, and nothing of any other guest. It learns of the guest's exits as faults, of everything else as
+//! per backend, and nothing of any other guest. It learns of the guest's exits as faults, of everything else as
 //! notifications, and answers each with one [`vmm::Next`], which says how to wait for the next event the cheapest way
 //! that is right (docs/decisions and sel4-costs have the figures).
 //!
@@ -9,14 +9,15 @@
 #![cfg_attr(not(any(test, feature = "fake")), no_std)]
 
 pub mod bus;
-pub mod disk;
 pub mod exits;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod lifecycle;
+pub mod links;
 pub mod load;
 pub mod machine;
 pub mod prepare;
+pub mod remote;
 pub mod stats;
 pub mod terminal;
 pub mod vmm;

@@ -1,7 +1,7 @@
 //! Starting and stopping the guest.
 //!
 //! A guest that stops takes its devices with it: no backend may hold one of its buffers when the supervisor hears that it
-//! has stopped. A disk whose requests are in flight delays that until its backend has notified.
+//! has stopped. A device whose requests are in flight delays that until its backend has notified.
 
 use core::sync::atomic::Ordering;
 
@@ -42,6 +42,9 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
         self.uart_line = false;
         self.cpus = Cpus::new(self.vcpus.len());
         self.phase = Phase::Running;
+        if let Some(links) = &mut self.links {
+            links.start();
+        }
         self.switch_on(0, plan.kernel, plan.dtb);
         log_line!(
             self.logger,
@@ -99,20 +102,24 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
             self.set_vcpu(vcpu, Vcpu::Off);
         }
         self.phase = Phase::Stopping(reason);
+        if let Some(links) = &mut self.links {
+            links.stop();
+        }
         self.terminal.reset();
         self.talked = true;
         // All are marked before the first is asked, so that the last answer, and no earlier one, ends it.
-        for (device, slot) in self.disks.iter_mut().enumerate() {
-            if let Slot::Ready(disk) = slot
-                && !disk.transport.begin_reset()
+        for (device, slot) in self.devices.iter_mut().enumerate() {
+            if let Slot::Ready(remote) = slot
+                && !remote.transport.begin_reset()
             {
-                disk.transport.complete_reset();
+                remote.transport.complete_reset();
                 self.gic.set_line(0, interrupt_of(device), false);
             }
         }
-        for device in 0..self.disks.len() {
-            if matches!(self.disks.get(device), Some(Slot::Ready(disk)) if disk.transport.is_resetting()) {
-                self.stop_disk(device);
+        for device in 0..self.devices.len() {
+            if matches!(self.devices.get(device), Some(Slot::Ready(remote)) if remote.transport.is_resetting())
+            {
+                self.stop_device(device);
             }
         }
         self.go_on_stopping();
@@ -121,8 +128,9 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
     /// Tells the supervisor once nothing of the guest is in flight.
     pub(crate) fn go_on_stopping(&mut self) {
         let Phase::Stopping(reason) = self.phase else { return };
-        let busy = |slot: &Slot<'_, P>| matches!(slot, Slot::Ready(disk) if disk.transport.is_resetting());
-        if self.disks.iter().any(busy) {
+        let busy =
+            |slot: &Slot<'_, P>| matches!(slot, Slot::Ready(remote) if remote.transport.is_resetting());
+        if self.devices.iter().any(busy) {
             return;
         }
         self.phase = Phase::Stopped(false);

@@ -5,10 +5,13 @@ use core::ptr::NonNull;
 
 use heapless::Vec;
 use partita_config::{Boot, Cell, Config, Device};
-use partita_pd_vmm::disk::Backend;
+use partita_pd_vmm::links::{Description, Links};
 use partita_pd_vmm::load::Images;
+use partita_pd_vmm::machine::Machine;
+use partita_pd_vmm::remote::{Backend, device_id};
 use partita_pd_vmm::terminal::{Port, Terminal};
 use partita_pd_vmm::vmm::{CellLink, Parts, Slot, TimerLink, Vmm};
+use partita_protocol::MAX_DEVICES;
 use partita_protocol::backend::BackendStatus;
 use partita_protocol::layout::{channel, guest, size, vaddr};
 use partita_protocol::stats::VmmStats;
@@ -95,47 +98,73 @@ fn init() -> Pd {
         ram,
         images: Images { kernel, initrd, dtb, plain: cell.boot == Boot::Binary },
         vcpus: cell.vcpus.into(),
-        disks: disks(&config, cell),
+        devices: devices(&config, cell),
         terminal: Terminal::new(ring, console(cell)),
+        links: links(&config, cell),
         timer: TimerLink { request, state },
         cell: cell_link,
         stats,
         autostart: cell.autostart,
+        // SAFETY: likewise for the page with our signs of life.
+        alive: unsafe { page(vaddr::HEALTH) },
     }))
 }
 
-/// The cell's disks with their backends, in the order of their register pages.
-fn disks(
-    config: &Config<'_>,
-    cell: &Cell<'_>,
-) -> Vec<Slot<'static, Registers>, { partita_protocol::MAX_DISKS }> {
-    let mut slots = Vec::new();
-    for (number, disk) in cell.disks.iter().enumerate() {
-        let slot = match config.controller(disk.controller) {
-            None => Slot::Absent,
-            Some((controller, _)) => {
-                let earlier = cell.disks.iter().take(number);
-                // SAFETY: the host tool maps a register page per device and a status page per controller.
-                let (registers, status) = unsafe {
-                    (
-                        Registers::new(number),
-                        page::<BackendStatus>(vaddr::BACKEND_STATUS + controller * size::PAGE),
-                    )
-                };
-                Slot::Waiting(
-                    registers,
-                    Backend {
-                        channel: channel::vmm_blk(controller),
-                        device: earlier.filter(|other| other.controller == disk.controller).count(),
-                        status,
-                    },
-                )
-            }
-        };
-        // `disks` of a cell has the same capacity.
-        let _ = slots.push(slot);
+/// The cell's devices with their backends, in the order of their register pages.
+fn devices(config: &Config<'_>, cell: &Cell<'_>) -> Vec<Slot<'static, Registers>, MAX_DEVICES> {
+    let slot = |(number, device)| match backend(config, cell, device) {
+        // SAFETY: the host tool maps a register page per device.
+        Some(backend) => Slot::Waiting(unsafe { Registers::new(number) }, backend),
+        None => Slot::Absent,
+    };
+    // The host tool refuses a cell with more than that.
+    cell.devices().take(MAX_DEVICES).enumerate().map(slot).collect()
+}
+
+/// Where a device's backend is, if it has one.
+fn backend(config: &Config<'_>, cell: &Cell<'_>, device: Device) -> Option<Backend<'static>> {
+    // SAFETY: the host tool maps a status page for each backend that the cell uses.
+    let status = |address| unsafe { page::<BackendStatus>(address) };
+    match device {
+        Device::Console => None,
+        Device::Vsock => Some(Backend {
+            id: device_id::VSOCK,
+            channel: channel::VMM_IVC,
+            device: 0,
+            status: status(vaddr::IVC_STATUS),
+        }),
+        Device::Disk(number) => {
+            let controller = cell.disks.get(number)?.controller;
+            let (place, _) = config.controller(controller)?;
+            Some(Backend {
+                id: device_id::BLK,
+                channel: channel::vmm_blk(place),
+                device: cell.disks_at(controller).position(|(other, _)| other == number)?,
+                status: status(vaddr::BACKEND_STATUS + place * size::PAGE),
+            })
+        }
     }
-    slots
+}
+
+/// The cell's links, if it has any.
+fn links(config: &Config<'_>, cell: &Cell<'_>) -> Option<Links<'static>> {
+    let describe = |part: partita_config::CellLink<'_, '_>| Description {
+        id: part.id().into(),
+        peers: part.link.peers.len(),
+        peer: part.peer,
+        // The host tool has checked that they fit into 256 MiB.
+        shared: part.link.shared.0 as u32,
+        output: part.link.output.0 as u32,
+    };
+    let list: Vec<Description, _> = config.links_of(cell.name).map(describe).collect();
+    if list.is_empty() {
+        return None;
+    }
+    // SAFETY: the host tool maps a control table for each of the cell's links.
+    let tables = (0..list.len()).map(|link| unsafe { Registers::link(link) });
+    // SAFETY: the host tool maps both pages of doorbells in the VMM of a cell with links.
+    let pages = unsafe { (page(vaddr::DOORBELL_TX), page(vaddr::DOORBELL_RX)) };
+    Some(Links::new(list, tables, pages, Kernel.frequency()))
 }
 
 /// The virtio-console, if the cell has one.

@@ -9,22 +9,24 @@ use heapless::Vec;
 use partita_guest::gic::Vgic;
 use partita_guest::psci::Cpus;
 use partita_guest::vtimer::{self, Alarm};
+use partita_protocol::alive::Alive;
 use partita_protocol::layout::{channel, guest};
 use partita_protocol::lifecycle::{Actual, Wanted};
 use partita_protocol::stats::{Counter, VmmStats};
 use partita_protocol::supervisor::StopReason;
 use partita_protocol::timer::{TimerRequest, TimerState};
-use partita_protocol::{MAX_DISKS, MAX_VCPUS};
+use partita_protocol::{MAX_DEVICES, MAX_VCPUS};
 use partita_ring::log::{Limiter, Logger};
 use partita_ring::log_line;
 use partita_virtio::memory::GuestRam;
 
 use core::sync::atomic::Ordering;
 
-use crate::disk::{Backend, Disk, Trouble};
+use crate::links::{Links, Ring};
 use crate::load::Images;
 use crate::machine::{Field, Machine, Page};
 use crate::prepare::Preparation;
+use crate::remote::{Backend, Remote, Trouble};
 use crate::terminal::Terminal;
 
 /// How to wait for the next event.
@@ -58,7 +60,7 @@ pub enum Vcpu {
 /// What the guest as a whole does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
-    /// Not running. `true`: it starts as soon as its disks are there.
+    /// Not running. `true`: it starts as soon as its devices are there.
     Stopped(bool),
     /// Its memory and CPU interfaces are being cleared for a start that is not the first.
     Preparing(Preparation),
@@ -70,14 +72,14 @@ pub enum Phase {
     Stopping(Option<StopReason>),
 }
 
-/// A disk of the cell.
+/// A virtio device of the cell.
 #[allow(clippy::large_enum_variant)] // there is nothing to box it with, and most are `Ready`
 pub enum Slot<'a, P> {
     /// The backend has not answered for it yet.
     Waiting(P, Backend<'a>),
     /// It works.
-    Ready(Disk<'a, P>),
-    /// The backend has no such device.
+    Ready(Remote<'a, P>),
+    /// The backend has no such device, or it needs none: the console is [`Parts::terminal`]'s.
     Absent,
 }
 
@@ -111,9 +113,11 @@ pub struct Vmm<'a, M, P> {
     pub(crate) gic: Vgic,
     pub(crate) cpus: Cpus,
     pub(crate) vcpus: Vec<Vcpu, MAX_VCPUS>,
-    pub(crate) disks: Vec<Slot<'a, P>, MAX_DISKS>,
+    pub(crate) devices: Vec<Slot<'a, P>, MAX_DEVICES>,
     pub(crate) terminal: Terminal<'a, P>,
+    pub(crate) links: Option<Links<'a>>,
     pub(crate) stats: &'a VmmStats,
+    alive: &'a Alive,
     pub(crate) phase: Phase,
     pub(crate) cell: CellLink<'a>,
     /// Epoch of the start that was last asked for.
@@ -151,10 +155,12 @@ pub struct Parts<'a, M, P> {
     pub images: Images<'a>,
     /// Number of vCPUs.
     pub vcpus: usize,
-    /// Its disks, in the order of their register pages.
-    pub disks: Vec<Slot<'a, P>, MAX_DISKS>,
+    /// Its devices, in the order of their register pages.
+    pub devices: Vec<Slot<'a, P>, MAX_DEVICES>,
     /// Its terminal.
     pub terminal: Terminal<'a, P>,
+    /// Its shared-memory links.
+    pub links: Option<Links<'a>>,
     /// Link to the timer PD.
     pub timer: TimerLink<'a>,
     /// Link to the supervisor.
@@ -163,6 +169,8 @@ pub struct Parts<'a, M, P> {
     pub stats: &'a VmmStats,
     /// Start at once.
     pub autostart: bool,
+    /// Signs of life, for the supervisor.
+    pub alive: &'a Alive,
 }
 
 impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
@@ -172,6 +180,7 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         let mut vcpus = Vec::new();
         vcpus.resize(count, Vcpu::Off).unwrap_or_default();
         let second = parts.machine.frequency();
+        let again = parts.alive.begin();
         Self {
             machine: parts.machine,
             logger: parts.logger,
@@ -181,16 +190,19 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
             gic: Vgic::new(count),
             cpus: Cpus::new(count),
             vcpus,
-            disks: parts.disks,
+            devices: parts.devices,
             terminal: parts.terminal,
+            links: parts.links,
             stats: parts.stats,
+            alive: parts.alive,
             phase: Phase::Stopped(parts.autostart),
             cell: parts.cell,
             epoch: parts.autostart.then_some(0),
             ended: None,
-            published: [0; 4],
-            fresh: true,
-            used: [false; MAX_VCPUS],
+            // What the page says now may be an earlier life's.
+            published: if again { [u32::MAX; 4] } else { [0; 4] },
+            fresh: !again,
+            used: [again; MAX_VCPUS],
             timer: parts.timer,
             alarm: Alarm::new(),
             timer_owed: [false; MAX_VCPUS],
@@ -201,17 +213,25 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         }
     }
 
-    /// First look at the disks; starts the guest if that is wanted and possible.
+    /// First look at the devices; starts the guest if that is wanted and possible.
     ///
     /// A wish that is there already counts for more than `autostart`: this VMM may be one that was restarted.
     pub fn begin(&mut self) -> Next {
+        if !self.fresh {
+            // The guest may still run, and the reply object of an earlier life hold one of its faults.
+            for vcpu in 0..self.vcpus.len() {
+                self.machine.suspend(vcpu);
+            }
+        }
         if self.cell.wanted.get().is_some() {
             self.phase = Phase::Stopped(false);
             self.epoch = None;
             self.reconcile();
         } else {
-            self.look_for_disks();
+            self.look_for_devices();
         }
+        self.alive.ready();
+        self.machine.signal(channel::SUPERVISOR);
         self.next()
     }
 
@@ -233,12 +253,19 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
     pub fn notified(&mut self, channels: u64) -> Next {
         self.stats.count(Counter::Notifications);
         let from = |channel: usize| channels & (1 << channel) != 0;
-        if from(channel::TIMER) && self.phase == Phase::Running {
-            self.wake_due();
+        if from(channel::TIMER) {
+            let due = self.links.as_mut().and_then(|links| links.due(self.machine.counter()));
+            self.doorbell(due);
+            if self.phase == Phase::Running {
+                self.wake_due();
+            }
         }
-        for device in 0..self.disks.len() {
-            let channel = match self.disks.get(device) {
-                Some(Slot::Ready(disk)) => disk.channel(),
+        if from(channel::VMM_IVC) && matches!(self.phase, Phase::Running | Phase::Paused) {
+            self.doorbells_rung();
+        }
+        for device in 0..self.devices.len() {
+            let channel = match self.devices.get(device) {
+                Some(Slot::Ready(remote)) => remote.channel(),
                 Some(Slot::Waiting(_, backend)) => backend.channel,
                 _ => continue,
             };
@@ -248,6 +275,9 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         }
         if from(channel::CONSOLE) && self.phase == Phase::Running {
             self.use_terminal(|_| ());
+        }
+        if from(channel::PING) {
+            self.alive.beat();
         }
         if from(channel::SUPERVISOR) {
             self.supervisor_notified();
@@ -342,6 +372,12 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         for vcpu in 0..self.vcpus.len() {
             let mut any = false;
             while let Some(injection) = self.gic.next_injection(vcpu) {
+                // First, so that a VMM that is restarted knows at least of what is there.
+                if let Some(held) =
+                    self.cell.actual.held.get(vcpu).and_then(|all| all.get(injection.index as usize))
+                {
+                    held.store(u32::from(injection.intid) + 1, Ordering::Relaxed);
+                }
                 self.machine.inject(vcpu, injection);
                 self.stats.count(Counter::Injections);
                 any = true;
@@ -373,12 +409,35 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         if deadline <= self.machine.counter() {
             return false;
         }
+        self.arm(deadline, fired);
+        true
+    }
+
+    /// Has the timer PD notify at `deadline`, or earlier.
+    fn arm(&mut self, deadline: u64, fired: u64) {
         if self.alarm.arm(deadline, fired) {
             self.timer.request.deadline.store(deadline, Ordering::Release);
             self.machine.signal(channel::TIMER);
             self.stats.count(Counter::Alarms);
         }
-        true
+    }
+
+    /// Passes the guest's doorbells on to `ivc`, now or when the timer says so.
+    pub(crate) fn doorbell(&mut self, ring: Option<Ring>) {
+        match ring {
+            Some(Ring::Now) => self.defer_notify(channel::VMM_IVC),
+            Some(Ring::At(deadline)) => self.arm(deadline, self.timer.state.fired.load(Ordering::Acquire)),
+            Some(Ring::Refused) | None => {}
+        }
+    }
+
+    /// `ivc` has notified: peers may have rung.
+    fn doorbells_rung(&mut self) {
+        let Some(links) = &mut self.links else { return };
+        for intid in links.rung() {
+            self.gic.pulse(intid);
+        }
+        self.deliver();
     }
 
     /// Uses the terminal, moves its bytes, and updates the interrupt lines of both its devices.
@@ -415,38 +474,38 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
 
     /// A backend has something to say about one of its devices.
     fn backend_notified(&mut self, device: usize) {
-        match self.disks.get_mut(device) {
-            Some(Slot::Ready(disk)) if disk.transport.is_resetting() => self.stop_disk(device),
-            Some(Slot::Ready(disk)) => {
-                match disk.poll(&mut self.machine) {
+        match self.devices.get_mut(device) {
+            Some(Slot::Ready(remote)) if remote.transport.is_resetting() => self.stop_device(device),
+            Some(Slot::Ready(remote)) => {
+                match remote.poll(&mut self.machine) {
                     Ok(false) => return,
                     Ok(true) => {}
-                    Err(trouble) => self.disk_trouble(device, trouble),
+                    Err(trouble) => self.device_trouble(device, trouble),
                 }
                 self.update_line(device);
             }
-            Some(Slot::Waiting(..)) => self.look_for_disks(),
+            Some(Slot::Waiting(..)) => self.look_for_devices(),
             _ => {}
         }
     }
 
-    /// Asks the backends for the disks that are not there yet, and starts the guest if it only waited for them.
-    pub(crate) fn look_for_disks(&mut self) {
+    /// Asks the backends for the devices that are not there yet, and starts the guest if it only waited for them.
+    pub(crate) fn look_for_devices(&mut self) {
         let mut waiting = false;
-        for device in 0..self.disks.len() {
-            let Some(Slot::Waiting(page, backend)) = self.disks.get(device) else { continue };
-            let slot = match Disk::new(&mut self.machine, *page, *backend) {
-                Ok(disk) => Slot::Ready(disk),
+        for device in 0..self.devices.len() {
+            let Some(Slot::Waiting(page, backend)) = self.devices.get(device) else { continue };
+            let slot = match Remote::new(&mut self.machine, *page, *backend) {
+                Ok(remote) => Slot::Ready(remote),
                 Err(Trouble::Refused(partita_protocol::backend::Status::Pending)) => {
                     waiting = true;
                     continue;
                 }
                 Err(trouble) => {
-                    self.disk_trouble(device, trouble);
+                    self.device_trouble(device, trouble);
                     Slot::Absent
                 }
             };
-            if let Some(place) = self.disks.get_mut(device) {
+            if let Some(place) = self.devices.get_mut(device) {
                 *place = slot;
             }
         }
@@ -455,25 +514,25 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         }
     }
 
-    pub(crate) fn disk_trouble(&mut self, device: usize, trouble: Trouble) {
-        self.complain(format_args!("disk {device}: {trouble}"));
+    pub(crate) fn device_trouble(&mut self, device: usize, trouble: Trouble) {
+        self.complain(format_args!("device {device}: {trouble}"));
     }
 
-    /// Sets a disk's interrupt line as its registers say, and delivers.
+    /// Sets a device's interrupt line as its registers say, and delivers.
     pub(crate) fn update_line(&mut self, device: usize) {
-        if let Some(Slot::Ready(disk)) = self.disks.get(device) {
-            self.gic.set_line(0, interrupt_of(device), disk.transport.interrupt_pending());
+        if let Some(Slot::Ready(remote)) = self.devices.get(device) {
+            self.gic.set_line(0, interrupt_of(device), remote.transport.interrupt_pending());
             self.deliver();
         }
     }
 
-    /// Asks a disk's backend to stop. If requests are in flight, its notification brings us here again.
-    pub(crate) fn stop_disk(&mut self, device: usize) {
-        let Some(Slot::Ready(disk)) = self.disks.get_mut(device) else { return };
-        match disk.stop(&mut self.machine) {
+    /// Asks a device's backend to stop. If requests are in flight, its notification brings us here again.
+    pub(crate) fn stop_device(&mut self, device: usize) {
+        let Some(Slot::Ready(remote)) = self.devices.get_mut(device) else { return };
+        match remote.stop(&mut self.machine) {
             Ok(false) => return,
             Ok(true) => {}
-            Err(trouble) => self.disk_trouble(device, trouble),
+            Err(trouble) => self.device_trouble(device, trouble),
         }
         self.gic.set_line(0, interrupt_of(device), false);
         for vcpu in 0..self.vcpus.len() {

@@ -43,7 +43,7 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
                 self.ended = None;
                 self.publish();
             }
-            // Not new: it has ended in this epoch, or waits for its disks.
+            // Not new: it has ended in this epoch, or waits for its devices.
             Phase::Stopped(_) if new => {
                 self.epoch = Some(epoch);
                 self.begin_start();
@@ -60,7 +60,7 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
         self.ended = None;
         self.phase = Phase::Stopped(true);
         self.publish();
-        self.look_for_disks();
+        self.look_for_devices();
     }
 
     fn pause(&mut self) {

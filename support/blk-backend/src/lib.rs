@@ -17,6 +17,8 @@ mod count;
 pub use count::Counting;
 pub mod inflight;
 mod offer;
+mod recover;
+pub use recover::{Cause, Remedy, TICKS};
 mod serve;
 mod turns;
 
@@ -27,13 +29,14 @@ use core::sync::atomic::Ordering;
 
 use partita_protocol::backend::{BackendStatus, DeviceStatus};
 use partita_protocol::{MAX_CELLS, MAX_DISKS};
-use partita_storage::device::BlockDevice;
+use partita_storage::device::{BlockDevice, Outcome};
 use partita_storage::window::Window;
-use partita_virtio::blk::{ID_BYTES, Parsed, Segments};
+use partita_virtio::blk::{ID_BYTES, Operation, Parsed, Segments};
 use partita_virtio::memory::GuestRam;
 use partita_virtio::queue::{Fault, Queue, QueueLayout};
 
 use inflight::{Entry, InflightPage};
+use recover::Recovery;
 use turns::Turns;
 
 /// Greatest size of a guest's queue.
@@ -51,8 +54,10 @@ pub trait Report {
     fn guest_fault(&mut self, client: usize, disk: usize, fault: Fault);
     /// A request for sectors outside the disk was answered with an error.
     fn out_of_window(&mut self, client: usize, disk: usize, sector: u64);
-    /// The device below stopped for good.
-    fn device_failed(&mut self);
+    /// The device did not do what was asked for, and `problem` says why.
+    fn request_failed(&mut self, client: usize, disk: usize, operation: Operation, problem: Outcome);
+    /// The device below did not answer or broke a rule, and this was done.
+    fn device(&mut self, cause: Cause, remedy: Remedy);
 }
 
 /// A guest's disk as configured: what a [`Backend`] is told at the start.
@@ -83,6 +88,8 @@ struct Disk {
     config: DiskConfig,
     state: State,
     layout: Option<QueueLayout>,
+    /// Features of the last START.
+    accepted: u64,
     /// The guest did not negotiate FLUSH: its writes must be durable when they complete (5.2.6.2).
     write_through: bool,
     in_flight: u16,
@@ -107,6 +114,7 @@ impl Disk {
             config,
             state: State::Idle,
             layout: None,
+            accepted: 0,
             write_through: false,
             in_flight: 0,
             unpublished: false,
@@ -133,6 +141,8 @@ struct Flight {
     bytes: u64,
     /// Count of the clock when the device got it.
     began: u64,
+    /// The tick in which that was.
+    tick: u32,
 }
 
 /// What is too big for a small stack. Belongs into a static.
@@ -182,7 +192,7 @@ pub struct Backend<D, R> {
     flying: u16,
     /// Requests one client may have in flight.
     share: u16,
-    failure_reported: bool,
+    recovery: Recovery,
     counting: Option<Counting>,
 }
 
@@ -206,7 +216,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             unpublished: 0,
             flying: 0,
             share: depth,
-            failure_reported: false,
+            recovery: Recovery::default(),
             counting: None,
         }
     }
@@ -269,8 +279,12 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
                 }
             }
         }
-        for client in self.tables.clients.iter().flatten() {
+        for (number, client) in self.tables.clients.iter().enumerate() {
+            let Some(client) = client else { continue };
+            #[cfg(test)]
+            partita_virtio::fake::crash::store();
             client.status.generation.fetch_add(1, Ordering::Release);
+            self.notify |= 1 << number;
         }
     }
 

@@ -3,7 +3,7 @@
 use core::sync::atomic::Ordering;
 
 use partita_protocol::MAX_DISKS;
-use partita_storage::device::{BlockDevice, Command, Completion, Outcome, Refused, Request, SECTOR};
+use partita_storage::device::{BlockDevice, Command, Completion, Health, Outcome, Refused, Request, SECTOR};
 use partita_virtio::blk::{BlkStatus, ID_BYTES, Limits, Operation, Parsed, parse};
 use partita_virtio::queue::{Chain, Fault, Queue};
 
@@ -33,6 +33,14 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
     /// The device interrupted: collects what is finished. Ends with the device armed for the next interrupt.
     pub fn interrupt(&mut self) {
         self.device.acknowledge();
+        self.collect();
+        if let Health::Stopped(breach) = self.device.health() {
+            self.stopped(breach);
+        }
+    }
+
+    /// Takes what is finished.
+    pub(crate) fn collect(&mut self) {
         // Each round but the last takes at least one of the requests in flight, and none is added here.
         for _ in 0..=MAX_FLIGHTS {
             let mut finished = 0u64;
@@ -43,10 +51,6 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             if !self.device.arm() {
                 break;
             }
-        }
-        if self.device.failed() && !self.failure_reported {
-            self.failure_reported = true;
-            self.report.device_failed();
         }
     }
 
@@ -249,6 +253,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
                 flush_next,
                 bytes,
                 began: self.counting.map_or(0, |counting| (counting.clock)()),
+                tick: self.recovery.now(),
             });
         }
         let counting = self.counting;
@@ -289,9 +294,14 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         let (client_id, disk_id) = (usize::from(flight.client), usize::from(flight.disk));
         let mut status = match completion.outcome {
             Outcome::Done => BlkStatus::Ok,
-            Outcome::IoError => BlkStatus::IoErr,
+            Outcome::IoError | Outcome::Incomplete | Outcome::Lost => BlkStatus::IoErr,
             Outcome::Unsupported => BlkStatus::Unsupp,
         };
+        if let (Outcome::IoError | Outcome::Incomplete, Ok(operation)) =
+            (completion.outcome, flight.parsed.operation)
+        {
+            self.report.request_failed(client_id, disk_id, operation, completion.outcome);
+        }
         if flight.flush_next && status == BlkStatus::Ok {
             let flush =
                 Request { id: completion.id, command: Command::Flush, sector: 0, sectors: 0, segments: &[] };
@@ -332,7 +342,11 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
                 disk.state = State::Idle;
                 page.set_live(client_id, disk_id, false);
                 if let Some(counters) = counters {
+                    #[cfg(test)]
+                    partita_virtio::fake::crash::store();
                     counters.needs_reset.store(0, Ordering::Release);
+                    #[cfg(test)]
+                    partita_virtio::fake::crash::store();
                     counters.reset.fetch_add(1, Ordering::Release);
                 }
                 self.notify |= 1 << client_id;
@@ -396,6 +410,8 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
                 let disk = disks.trailing_zeros() as usize;
                 *disks &= *disks - 1;
                 if let Some(used) = client.counters(disk).and_then(|counters| counters.used.first()) {
+                    #[cfg(test)]
+                    partita_virtio::fake::crash::store();
                     used.fetch_add(1, Ordering::Release);
                 }
             }
@@ -411,6 +427,8 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             disk.unpublished = false;
         }
         if let Some(counters) = counters {
+            #[cfg(test)]
+            partita_virtio::fake::crash::store();
             counters.needs_reset.store(1, Ordering::Release);
         }
         self.notify |= 1 << client_id;

@@ -4,6 +4,7 @@
 
 mod behaviour;
 mod properties;
+mod recovery;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -44,7 +45,8 @@ pub fn before_sleep() {
 pub struct Seen {
     pub faults: Vec<(usize, usize, Fault)>,
     pub outside: usize,
-    pub failed: usize,
+    pub failed: Vec<(usize, Operation, Outcome)>,
+    pub device: Vec<(Cause, Remedy)>,
 }
 
 #[derive(Clone, Default)]
@@ -57,8 +59,11 @@ impl Report for Reports {
     fn out_of_window(&mut self, _: usize, _: usize, _: u64) {
         self.0.borrow_mut().outside += 1;
     }
-    fn device_failed(&mut self) {
-        self.0.borrow_mut().failed += 1;
+    fn request_failed(&mut self, client: usize, _: usize, operation: Operation, problem: Outcome) {
+        self.0.borrow_mut().failed.push((client, operation, problem));
+    }
+    fn device(&mut self, cause: Cause, remedy: Remedy) {
+        self.0.borrow_mut().device.push((cause, remedy));
     }
 }
 
@@ -214,6 +219,20 @@ impl System {
             }
         }
         if event && self.backend.run() {
+            self.backend.device_mut().nudge();
+        }
+        let notify = self.backend.take_notify();
+        for guest in &mut self.guests {
+            if notify & 1 << guest.number != 0 {
+                guest.look(done);
+            }
+        }
+    }
+
+    /// An eighth of the time limit passes.
+    pub fn tick(&mut self, done: &mut Vec<Got>) {
+        self.backend.tick();
+        if self.backend.run() {
             self.backend.device_mut().nudge();
         }
         let notify = self.backend.take_notify();

@@ -23,11 +23,6 @@ pub struct U64 {
     pub offset: usize,
 }
 
-impl U64 {
-    /// Before there is a scoreboard.
-    pub const NONE: Self = Self { score: std::ptr::null_mut(), offset: 0 };
-}
-
 /// `QEMU_PLUGIN_CB_NO_REGS`
 pub const NO_REGS: c_int = 0;
 /// `QEMU_PLUGIN_INLINE_ADD_U64`
@@ -72,6 +67,7 @@ api! {
     tb_vaddr = "tb_vaddr": fn(*const Tb) -> u64;
     tb_n_insns = "tb_n_insns": fn(*const Tb) -> usize;
     tb_get_insn = "tb_get_insn": fn(*const Tb, usize) -> *mut Insn;
+    insn_haddr = "insn_haddr": fn(*const Insn) -> *mut c_void;
     insn_data = "insn_data": fn(*const Insn, *mut c_void, usize) -> usize;
     scoreboard_new = "scoreboard_new": fn(usize) -> *mut Scoreboard;
     u64_sum = "u64_sum": fn(U64) -> u64;

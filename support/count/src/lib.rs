@@ -1,18 +1,25 @@
-//! A TCG plugin for QEMU that counts executed instructions by who ran them: guest kernel, guest user, PDs, seL4.
+//! A TCG plugin for QEMU that counts executed instructions by who ran them: guest kernel, guest user, each PD, seL4.
 //!
 //! Why a plugin and not the guest's clock alone: with `-icount shift=0` virtual nanoseconds are instructions only while the
 //! processor is busy; while it waits for the disk, virtual time follows the host. Counting what is executed is exact,
 //! repeatable, tells who it was, and works the same on bare QEMU.
 //!
-//! Who ran an instruction follows from its address (see [`Class::of`]). A guest marks the ends of a measured window by
-//! executing `hint #127`, an unallocated hint: a no-op at every exception level that no compiler emits. At each mark the
-//! counters are noted; at the end they are written to the file that the argument `out=` names, a line a mark.
+//! Who ran an instruction follows from its address (see [`Class::of`]), which PD from the code itself (see [`programs`]). A
+//! guest marks the ends of a measured window by executing `hint #127`, an unallocated hint: a no-op at every exception
+//! level that no compiler emits. At each mark the counters are noted; at the end they are written to the file that the
+//! argument `out=` names, a line a mark, after a line that names the columns. Programs are given as `pd=NAME:FILE`.
+//!
+//! With `profile=FILE` the blocks that ran since the last mark are written there as well, with how often they ran.
 
 mod ffi;
+mod programs;
 
 use std::{
+    collections::BTreeMap,
     ffi::{CStr, c_char, c_int, c_uint, c_void},
     fmt::Write as _,
+    fs::File,
+    io::{BufWriter, Write as _},
     ptr,
     sync::{
         Mutex, PoisonError,
@@ -21,6 +28,7 @@ use std::{
 };
 
 use ffi::{Api, Insn, PluginId, Tb, U64};
+use programs::{PAGE, Program, Programs};
 
 /// `hint #127`
 const MARK: [u8; 4] = 0xd503_2fff_u32.to_le_bytes();
@@ -31,15 +39,16 @@ const MARK: [u8; 4] = 0xd503_2fff_u32.to_le_bytes();
 enum Class {
     /// seL4, real or embedded, and what starts it.
     Kernel = 0,
-    /// A protection domain.
-    Pd = 1,
     /// The guest at EL1.
-    GuestKernel = 2,
+    GuestKernel = 1,
     /// The guest at EL0.
-    GuestUser = 3,
+    GuestUser = 2,
+    /// A protection domain. Its number among the programs is added; this one is for those that are none of them.
+    Pd = 3,
 }
 
-const CLASSES: usize = 4;
+/// Most counters: the classes, and the programs.
+const SLOTS: usize = 64;
 
 impl Class {
     /// By address: seL4 for hypervisors lives at 0x80_0000_0000 and up, the embedded kernel at its physical address, PDs
@@ -53,33 +62,48 @@ impl Class {
         }
     }
 
-    const fn is_guest(self) -> bool {
-        matches!(self, Self::GuestKernel | Self::GuestUser)
+    const fn is_guest(slot: usize) -> bool {
+        slot == Self::GuestKernel as usize || slot == Self::GuestUser as usize
     }
 
-    const fn from_index(index: usize) -> Self {
-        match index {
-            0 => Self::Kernel,
-            1 => Self::Pd,
-            2 => Self::GuestKernel,
-            _ => Self::GuestUser,
-        }
+    const fn is_pd(slot: usize) -> bool {
+        slot >= Self::Pd as usize
     }
 }
 
-/// Class of the block that ran last; one vCPU.
+/// Slot of the block that ran last; one vCPU.
 static LAST: AtomicUsize = AtomicUsize::new(Class::Kernel as usize);
+/// Slot of the last block that was not the kernel's.
+static LAST_USER: AtomicUsize = AtomicUsize::new(Class::GuestUser as usize);
 /// Times the guest was left.
 static EXITS: AtomicU64 = AtomicU64::new(0);
-/// Times a PD was entered.
+/// Times a PD was entered, from the kernel's return to a system call of its own as well.
 static PD_ENTRIES: AtomicU64 = AtomicU64::new(0);
+/// Times each PD was switched to from somebody else.
+static RUNS: [AtomicU64; SLOTS] = [const { AtomicU64::new(0) }; SLOTS];
+
+/// One vCPU, so a load and a store do.
+fn add(counter: &AtomicU64) {
+    counter.store(counter.load(Relaxed) + 1, Relaxed);
+}
+
+/// A block that was translated, for the profile.
+struct Block {
+    slot: usize,
+    address: u64,
+    instructions: usize,
+    runs: &'static AtomicU64,
+}
 
 struct State {
     id: PluginId,
     api: Api,
-    counters: [U64; CLASSES],
-    marks: Vec<[u64; CLASSES + 2]>,
+    programs: Programs,
+    counters: Vec<U64>,
+    marks: Vec<Vec<u64>>,
     out: String,
+    profile: Option<BufWriter<File>>,
+    blocks: Vec<Block>,
 }
 
 // SAFETY: the pointers in it belong to QEMU's scoreboards, which QEMU lets every thread use.
@@ -89,18 +113,40 @@ static STATE: Mutex<Option<State>> = Mutex::new(None);
 
 impl State {
     fn note(&mut self) {
-        let mut line = [0; CLASSES + 2];
-        for (value, counter) in line.iter_mut().zip(&self.counters) {
-            // SAFETY: the counter was made by `scoreboard_new` and lives as long as QEMU.
-            *value = unsafe { (self.api.u64_sum)(*counter) };
-        }
-        line[CLASSES] = EXITS.load(Relaxed);
-        line[CLASSES + 1] = PD_ENTRIES.load(Relaxed);
+        // SAFETY: the counters were made by `scoreboard_new` and live as long as QEMU.
+        let mut line: Vec<u64> = self.counters.iter().map(|n| unsafe { (self.api.u64_sum)(*n) }).collect();
+        line.extend([&EXITS, &PD_ENTRIES].map(|counter| counter.load(Relaxed)));
+        let runs = RUNS.get(Class::Pd as usize..self.counters.len()).unwrap_or_default();
+        line.extend(runs.iter().map(|counter| counter.load(Relaxed)));
         self.marks.push(line);
+        if let Err(error) = self.note_profile() {
+            eprintln!("count: cannot write the profile: {error}");
+            self.profile = None;
+        }
+    }
+
+    fn note_profile(&mut self) -> std::io::Result<()> {
+        let Some(file) = &mut self.profile else { return Ok(()) };
+        let names = names(&self.programs);
+        let mut sums = BTreeMap::new();
+        for block in &self.blocks {
+            *sums.entry((block.slot, block.address, block.instructions)).or_insert(0) +=
+                block.runs.swap(0, Relaxed);
+        }
+        writeln!(file, "mark {}", self.marks.len())?;
+        for ((slot, address, instructions), runs) in sums.into_iter().filter(|(_, runs)| *runs != 0) {
+            let name = names.get(slot).map_or("?", String::as_str);
+            writeln!(file, "{name} {address:#x} {instructions} {runs}")?;
+        }
+        file.flush()
     }
 
     fn report(&self) -> String {
-        let mut text = String::from("# kernel pd guest_kernel guest_user exits pd_entries\n");
+        let names = names(&self.programs);
+        let runs = names.iter().skip(Class::Pd as usize).map(|name| format!("runs:{name}"));
+        let columns: Vec<String> =
+            names.iter().cloned().chain(["exits".into(), "pd_entries".into()]).chain(runs).collect();
+        let mut text = format!("# {}\n", columns.join(" "));
         for mark in &self.marks {
             let words: Vec<String> = mark.iter().map(ToString::to_string).collect();
             // Writing to a string does not fail.
@@ -108,23 +154,64 @@ impl State {
         }
         text
     }
+
+    /// The slot of the code at `address`; `first` is the first instruction of a block there.
+    ///
+    /// # Safety
+    /// `first` is what QEMU gives for a block that is being translated.
+    unsafe fn slot(&mut self, address: u64, first: *mut Insn) -> usize {
+        let class = Class::of(address);
+        if class != Class::Pd || self.programs.list.is_empty() {
+            return class as usize;
+        }
+        // SAFETY: by contract.
+        let host = unsafe { (self.api.insn_haddr)(first) };
+        if host.is_null() {
+            return class as usize;
+        }
+        let offset = address as usize % PAGE;
+        // SAFETY: QEMU has the machine's memory in pages of its own, of at least `PAGE` bytes, and aligned as the machine's.
+        // This is a copy, as the machine may write it; it does not, while it runs from there.
+        let page = unsafe { host.byte_sub(offset).cast::<[u8; PAGE]>().read_volatile() };
+        let found = self.programs.of(address - offset as u64, host.addr() - offset, &page);
+        found.map_or(class as usize, |program| class as usize + 1 + program)
+    }
+}
+
+/// Names of the slots.
+fn names(programs: &Programs) -> Vec<String> {
+    let own = ["kernel", "guest_kernel", "guest_user", "pd"].map(ToOwned::to_owned);
+    own.into_iter().chain(programs.list.iter().map(|program| format!("pd:{}", program.name))).collect()
 }
 
 /// A block is about to run: has the world changed?
-extern "C" fn block_runs(_vcpu: c_uint, class: *mut c_void) {
-    let class = class.addr();
+extern "C" fn block_runs(_vcpu: c_uint, slot: *mut c_void) {
+    let slot = slot.addr();
     let last = LAST.load(Relaxed);
-    if class != last {
-        LAST.store(class, Relaxed);
-        let (from, to) = (Class::from_index(last), Class::from_index(class));
-        // One vCPU, so a load and a store do.
-        if from.is_guest() && !to.is_guest() {
-            EXITS.store(EXITS.load(Relaxed) + 1, Relaxed);
-        }
-        if to == Class::Pd {
-            PD_ENTRIES.store(PD_ENTRIES.load(Relaxed) + 1, Relaxed);
+    if slot == last {
+        return;
+    }
+    LAST.store(slot, Relaxed);
+    if Class::is_guest(last) && !Class::is_guest(slot) {
+        add(&EXITS);
+    }
+    if Class::is_pd(slot) {
+        add(&PD_ENTRIES);
+        if LAST_USER.load(Relaxed) != slot
+            && let Some(runs) = RUNS.get(slot)
+        {
+            add(runs);
         }
     }
+    if slot != Class::Kernel as usize {
+        LAST_USER.store(slot, Relaxed);
+    }
+}
+
+/// As [`block_runs`], for the profile.
+extern "C" fn block_hit(_vcpu: c_uint, runs: *mut c_void) {
+    // SAFETY: `block_translated` passes a counter that is never freed.
+    add(unsafe { &*runs.cast::<AtomicU64>() });
 }
 
 extern "C" fn mark_runs(_vcpu: c_uint, _: *mut c_void) {
@@ -151,17 +238,25 @@ extern "C" fn watch(id: PluginId) {
 }
 
 extern "C" fn block_translated(_id: PluginId, tb: *mut Tb) {
-    let guard = STATE.lock().unwrap_or_else(PoisonError::into_inner);
-    let Some(state) = guard.as_ref() else { return };
-    let api = &state.api;
+    let mut guard = STATE.lock().unwrap_or_else(PoisonError::into_inner);
+    let Some(state) = guard.as_mut() else { return };
     // SAFETY: QEMU calls this with a block that is valid during the call, and its functions are used with what they gave.
     unsafe {
-        let class = Class::of((api.tb_vaddr)(tb));
-        (api.register_tb_exec)(tb, block_runs, ffi::NO_REGS, ptr::without_provenance_mut(class as usize));
-        for n in 0..(api.tb_n_insns)(tb) {
+        let address = (state.api.tb_vaddr)(tb);
+        let count = (state.api.tb_n_insns)(tb);
+        let slot = state.slot(address, (state.api.tb_get_insn)(tb, 0));
+        let api = &state.api;
+        let Some(counter) = state.counters.get(slot) else { return };
+        (api.register_tb_exec)(tb, block_runs, ffi::NO_REGS, ptr::without_provenance_mut(slot));
+        if state.profile.is_some() {
+            let runs: &'static AtomicU64 = Box::leak(Box::new(AtomicU64::new(0)));
+            (api.register_tb_exec)(tb, block_hit, ffi::NO_REGS, ptr::from_ref(runs).cast_mut().cast());
+            state.blocks.push(Block { slot, address, instructions: count, runs });
+        }
+        for n in 0..count {
             let insn: *mut Insn = (api.tb_get_insn)(tb, n);
             // Each by itself: a block that an exception leaves early counts as far as it ran.
-            (api.register_insn_add)(insn, ffi::ADD_U64, state.counters[class as usize], 1);
+            (api.register_insn_add)(insn, ffi::ADD_U64, *counter, 1);
             let mut bytes = [0_u8; 4];
             if (api.insn_data)(insn, bytes.as_mut_ptr().cast(), bytes.len()) == bytes.len() && bytes == MARK {
                 (api.register_insn_exec)(insn, mark_runs, ffi::NO_REGS, ptr::null_mut());
@@ -178,6 +273,52 @@ extern "C" fn ends(_id: PluginId, _: *mut c_void) {
             eprintln!("count: cannot write {}: {error}", state.out);
         }
     }
+}
+
+/// What the arguments ask for.
+#[derive(Debug, Default)]
+struct Arguments {
+    out: String,
+    profile: Option<String>,
+    programs: Programs,
+}
+
+impl Arguments {
+    fn parse(arguments: impl Iterator<Item = String>) -> Result<Self, String> {
+        let mut parsed = Self::default();
+        for argument in arguments {
+            match argument.split_once('=') {
+                Some(("out", file)) => file.clone_into(&mut parsed.out),
+                Some(("profile", file)) => parsed.profile = Some(file.to_owned()),
+                Some(("pd", program)) => parsed.programs.list.push(Program::open(program)?),
+                _ => return Err(format!("unknown argument {argument}")),
+            }
+        }
+        if parsed.out.is_empty() {
+            return Err("needs the argument out=FILE".into());
+        }
+        if Class::Pd as usize + 1 + parsed.programs.list.len() > SLOTS {
+            return Err("too many programs".into());
+        }
+        Ok(parsed)
+    }
+}
+
+fn install(id: PluginId, arguments: impl Iterator<Item = String>) -> Result<(), String> {
+    let Arguments { out, profile, programs } = Arguments::parse(arguments)?;
+    let api = Api::find().ok_or("needs QEMU 9.1 or newer")?;
+    let open = |path: String| {
+        File::create(&path).map(BufWriter::new).map_err(|error| format!("cannot write {path}: {error}"))
+    };
+    let profile = profile.map(open).transpose()?;
+    let slots = Class::Pd as usize + 1 + programs.list.len();
+    // SAFETY: called during installation, as QEMU demands; the element is a u64.
+    let counter = |_| U64 { score: unsafe { (api.scoreboard_new)(size_of::<u64>()) }, offset: 0 };
+    let counters = (0..slots).map(counter).collect();
+    let state = State { id, api, programs, counters, marks: Vec::new(), out, profile, blocks: Vec::new() };
+    *STATE.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
+    watch(id);
+    Ok(())
 }
 
 /// The plugin interface that this is written for: from QEMU 9.1.
@@ -197,25 +338,16 @@ pub unsafe extern "C" fn qemu_plugin_install(
     argc: c_int,
     argv: *mut *mut c_char,
 ) -> c_int {
-    let mut out = None;
-    for n in 0..usize::try_from(argc).unwrap_or(0) {
+    let arguments = (0..usize::try_from(argc).unwrap_or(0))
         // SAFETY: by contract there are `argc` strings.
-        let argument = unsafe { CStr::from_ptr(*argv.add(n)) }.to_string_lossy().into_owned();
-        out = argument.strip_prefix("out=").map(ToOwned::to_owned).or(out);
+        .map(|n| unsafe { CStr::from_ptr(*argv.add(n)) }.to_string_lossy().into_owned());
+    match install(id, arguments) {
+        Ok(()) => 0,
+        Err(error) => {
+            eprintln!("count: {error}");
+            1
+        }
     }
-    let (Some(out), Some(api)) = (out, Api::find()) else {
-        eprintln!("count: needs the argument out=FILE and QEMU 9.1 or newer");
-        return 1;
-    };
-    let mut counters = [U64::NONE; CLASSES];
-    for counter in &mut counters {
-        // SAFETY: called during installation, as QEMU demands; the element is a u64.
-        counter.score = unsafe { (api.scoreboard_new)(size_of::<u64>()) };
-    }
-    *STATE.lock().unwrap_or_else(PoisonError::into_inner) =
-        Some(State { id, api, counters, marks: Vec::new(), out });
-    watch(id);
-    0
 }
 
 #[cfg(test)]
@@ -234,22 +366,36 @@ mod tests {
             (0xffff_9000_0000, Class::GuestUser),
         ] {
             assert_eq!(Class::of(address), class, "{address:#x}");
-            assert_eq!(Class::from_index(class as usize), class);
         }
     }
 
     #[test]
     fn leaving_the_guest_and_entering_a_pd_are_counted() {
-        let run = |class: Class| block_runs(0, ptr::without_provenance_mut(class as usize));
-        let (exits, entries) = (EXITS.load(Relaxed), PD_ENTRIES.load(Relaxed));
-        for class in
-            [Class::GuestUser, Class::GuestKernel, Class::Kernel, Class::Pd, Class::Kernel, Class::Pd]
+        const VMM: usize = Class::Pd as usize + 1;
+        const BLK: usize = VMM + 1;
+        let run = |slot: usize| block_runs(0, ptr::without_provenance_mut(slot));
+        let [kernel, guest] = [Class::Kernel as usize, Class::GuestKernel as usize];
+        let now = || {
+            let runs = |slot: usize| RUNS[slot].load(Relaxed);
+            (EXITS.load(Relaxed), PD_ENTRIES.load(Relaxed), runs(VMM), runs(BLK))
+        };
+        let before = now();
+        // The VMM makes a system call, then blk runs, then the guest again.
+        for slot in
+            [Class::GuestUser as usize, guest, kernel, VMM, kernel, VMM, kernel, BLK, kernel, guest, kernel]
         {
-            run(class);
+            run(slot);
         }
-        run(Class::Kernel);
-        run(Class::GuestKernel);
-        run(Class::Kernel);
-        assert_eq!((EXITS.load(Relaxed) - exits, PD_ENTRIES.load(Relaxed) - entries), (2, 2));
+        let after = now();
+        assert_eq!((after.0 - before.0, after.1 - before.1), (2, 3));
+        assert_eq!((after.2 - before.2, after.3 - before.3), (1, 1));
+    }
+
+    #[test]
+    fn arguments_are_checked() {
+        let parse = |list: &[&str]| Arguments::parse(list.iter().map(ToString::to_string));
+        assert_eq!(parse(&["out=/x", "profile=/y"]).unwrap().profile.as_deref(), Some("/y"));
+        assert!(parse(&[]).is_err() && parse(&["out=/x", "what"]).is_err());
+        assert!(parse(&["out=/x", "pd=vmm:/nonexistent"]).is_err());
     }
 }

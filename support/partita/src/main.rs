@@ -48,7 +48,10 @@ enum Command {
     /// Build the image for a board and say how to flash it
     Image,
     /// Measure
-    Bench,
+    Bench {
+        #[command(flatten)]
+        choice: bench::Choice,
+    },
     /// Make a description from the files of another system
     Import {
         #[command(subcommand)]
@@ -127,7 +130,7 @@ fn run(cli: Cli) -> Result {
         Command::Smoke => smoke::run(&context),
         Command::Report => report::run(&context),
         Command::Image => flash::image(&context),
-        Command::Bench => bench::run(&context),
+        Command::Bench { choice } => bench::run(&context, &choice),
         Command::Import { from: Source::Hvisor { zone, virtio, output } } => {
             import::hvisor(&zone, virtio.as_ref(), output.as_deref())
         }

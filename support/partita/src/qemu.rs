@@ -58,7 +58,7 @@ impl Machine {
 }
 
 /// Commas separate QEMU's options; a doubled one is a comma.
-fn escape(path: &Path) -> String {
+pub(crate) fn escape(path: &Path) -> String {
     path.display().to_string().replace(',', ",,")
 }
 

@@ -52,7 +52,7 @@ pub enum Refused {
     OutOfRange,
     /// The device is read-only.
     ReadOnly,
-    /// The device has stopped for good.
+    /// The device was given up.
     Failed,
 }
 
@@ -65,6 +65,40 @@ pub enum Outcome {
     IoError,
     /// The device reports that it does not know the request.
     Unsupported,
+    /// The device says that it is done, but it wrote less than asked, or more.
+    Incomplete,
+    /// The device did not finish it; it was reset, or given up, since.
+    Lost,
+}
+
+/// Rules of its own that a device has broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Breach {
+    /// It returned this request, which it does not have: never got, or returned already.
+    NotItsRequest(u32),
+    /// It asked to be reset (DEVICE_NEEDS_RESET).
+    NeedsReset,
+}
+
+/// How a device is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// It works.
+    Working,
+    /// It broke the rules and was told to stop. Requests are taken, but none reaches it and none completes before
+    /// [`BlockDevice::restart`] or [`BlockDevice::give_up`].
+    Stopped(Breach),
+    /// It was given up: requests are refused, those in flight complete with errors.
+    Failed,
+}
+
+/// Why a device did not start again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RestartError {
+    /// It does not say that its reset is done: it may still reach memory.
+    NoReset,
+    /// It was reset, but offers something else than before, or refuses what it accepted.
+    Changed,
 }
 
 /// A finished request.
@@ -148,6 +182,14 @@ pub trait BlockDevice {
     /// Makes the device interrupt soon although nothing may be in flight: its driver's way to be called again.
     fn nudge(&mut self);
 
-    /// It has stopped for good: requests are refused, those in flight complete with errors.
-    fn failed(&self) -> bool;
+    /// How it is.
+    fn health(&self) -> Health;
+
+    /// Resets the device and starts it again, in bounded time. Requests in flight whose bit is set in `drop` then complete
+    /// as [`Outcome::Lost`]; all others are submitted again as they were, which block requests allow. After an error
+    /// nothing has changed for the requests, and it may be tried again.
+    fn restart(&mut self, drop: u64) -> Result<(), RestartError>;
+
+    /// Has nothing to do with the device any more. All requests in flight complete as [`Outcome::Lost`].
+    fn give_up(&mut self);
 }

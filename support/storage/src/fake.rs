@@ -7,7 +7,8 @@ use std::vec::Vec;
 use partita_virtio::fake::FakeRam;
 
 use crate::device::{
-    BlockDevice, Command, Completion, Outcome, Properties, RangeLimits, Refused, Request, SECTOR, Segment,
+    BlockDevice, Breach, Command, Completion, Health, Outcome, Properties, RangeLimits, Refused, Request,
+    RestartError, SECTOR, Segment,
 };
 
 /// What the disk was asked to do.
@@ -50,8 +51,12 @@ pub struct FakeDisk {
     pub late: usize,
     /// Nudges so far.
     pub nudges: usize,
-    /// Makes the device refuse everything.
-    pub dead: bool,
+    /// How it is. It may be made to stop.
+    pub health: Health,
+    /// What the next restarts say.
+    pub restarts: Vec<Result<(), RestartError>>,
+    /// Restarts that were asked for.
+    pub restarted: usize,
 }
 
 impl FakeDisk {
@@ -84,7 +89,9 @@ impl FakeDisk {
             armed: true,
             late: 0,
             nudges: 0,
-            dead: false,
+            health: Health::Working,
+            restarts: Vec::new(),
+            restarted: 0,
         }
     }
 
@@ -107,6 +114,16 @@ impl FakeDisk {
         }
         let outcome = if failed { Outcome::IoError } else { Outcome::Done };
         self.finished.push(Completion { id: seen.id, outcome });
+        self.interrupts();
+    }
+
+    fn lose(&mut self, requests: Vec<Seen>) {
+        self.finished.extend(requests.iter().map(|seen| Completion { id: seen.id, outcome: Outcome::Lost }));
+    }
+
+    /// It breaks a rule.
+    pub fn stop(&mut self, breach: Breach) {
+        self.health = Health::Stopped(breach);
         self.interrupts();
     }
 
@@ -153,7 +170,7 @@ impl BlockDevice for FakeDisk {
 
     fn submit(&mut self, request: &Request<'_>) -> Result<(), Refused> {
         let in_flight = |list: &[Seen]| list.iter().any(|seen| seen.id == request.id);
-        if self.dead {
+        if self.health == Health::Failed {
             return Err(Refused::Failed);
         }
         assert!(request.id < self.properties.depth && !in_flight(&self.queued) && !in_flight(&self.running));
@@ -174,7 +191,9 @@ impl BlockDevice for FakeDisk {
     }
 
     fn kick(&mut self) {
-        self.running.append(&mut self.queued);
+        if self.health == Health::Working {
+            self.running.append(&mut self.queued);
+        }
     }
 
     fn acknowledge(&mut self) {
@@ -200,7 +219,29 @@ impl BlockDevice for FakeDisk {
         self.interrupts();
     }
 
-    fn failed(&self) -> bool {
-        self.dead
+    fn health(&self) -> Health {
+        self.health
+    }
+
+    fn restart(&mut self, drop: u64) -> Result<(), RestartError> {
+        self.restarted += 1;
+        if let Some(result) = self.restarts.pop() {
+            result?;
+        }
+        self.running.append(&mut self.queued);
+        let (lost, kept) =
+            core::mem::take(&mut self.running).into_iter().partition(|s| drop & 1 << s.id != 0);
+        self.lose(lost);
+        self.running = kept;
+        self.armed = true;
+        self.health = Health::Working;
+        Ok(())
+    }
+
+    fn give_up(&mut self) {
+        self.running.append(&mut self.queued);
+        let lost = core::mem::take(&mut self.running);
+        self.lose(lost);
+        self.health = Health::Failed;
     }
 }

@@ -38,6 +38,11 @@ impl<'a, D: BlockDevice, W: FnMut() -> bool> PollReader<'a, D, W> {
                 };
             }
             if !(self.wait)() {
+                // It must not come later, into memory that others use by then.
+                if self.device.restart(!0).is_err() {
+                    self.device.give_up();
+                }
+                while self.device.complete().is_some() {}
                 return Err(TableError::Read);
             }
         }

@@ -7,6 +7,10 @@
 //!
 //! DMA memory: page 0 holds the rings, page `1 + id` everything of request `id`: header, status byte, range, table. The
 //! device writes there, so it is accessed through [`GuestRam`] (with the physical address as its IPA).
+//!
+//! A request's page is all that submitting it again takes. So [`BlockDevice::restart`] needs neither the guest's rings, which
+//! may have changed since they were checked, nor the backend: the device is reset, the queue is set up anew, and the pages
+//! of the requests in flight are offered once more.
 
 mod config;
 mod ring;
@@ -16,7 +20,10 @@ use partita_virtio::memory::{GuestRam, MemoryError};
 use partita_virtio::queue::RawDescriptor;
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
 
-use crate::device::{BlockDevice, Command, Completion, Outcome, Properties, Refused, Request, SECTOR};
+use crate::device::{
+    BlockDevice, Breach, Command, Completion, Health, Outcome, Properties, Refused, Request, RestartError,
+    SECTOR,
+};
 use config::Feature;
 use ring::Ring;
 
@@ -34,8 +41,10 @@ const RANGE: u64 = 32;
 const TABLE: u64 = 64;
 /// What the device overwrites.
 const NO_STATUS: u8 = 0xff;
-/// Looks at the status register until a reset must be over.
+/// Looks at the status register until a reset must be over, when the PD starts. Nobody waits for it then.
 const RESET_LOOKS: u32 = 1_000_000;
+/// Looks when the device is restarted: some milliseconds at most. Others wait, and it can be tried again.
+const RESTART_LOOKS: u32 = 10_000;
 
 /// Why a device cannot be driven.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,10 +74,60 @@ pub struct VirtioBlk<T: Transport> {
     transport: T,
     dma: GuestRam,
     ring: Ring,
+    features: Feature,
     properties: Properties,
     /// Bit `id`: in flight. Bit [`MAX_DEPTH`]: the nudge.
     busy: u64,
-    failed: bool,
+    /// Bit `id`: in flight, but lost.
+    lost: u64,
+    flights: [Flight; MAX_DEPTH as usize],
+    health: Health,
+}
+
+/// What is known of a request in flight beside its page, which the device can write.
+#[derive(Clone, Copy, Default)]
+struct Flight {
+    /// Bytes of data that it asks the device to write.
+    read: u32,
+    /// Bytes of its indirect table.
+    table: u32,
+}
+
+/// Resets the device and sets it up with `dma`.
+fn start<T: Transport>(
+    transport: &mut T,
+    dma: GuestRam,
+    looks: u32,
+) -> Result<(Ring, Properties, Feature), SetupError> {
+    transport.set_status(DeviceStatus::empty());
+    // It may still be busy with requests of earlier times, also of a former life of this PD.
+    if !(0..looks).any(|_| transport.get_status().is_empty()) {
+        return Err(SetupError::NoReset);
+    }
+    let features = transport.begin_init(Feature::all());
+    if !transport.get_status().contains(DeviceStatus::FEATURES_OK)
+        || !features.contains(Feature::VERSION_1 | Feature::INDIRECT_DESC)
+    {
+        return Err(SetupError::Features);
+    }
+    let mut properties = config::read(transport, features)?;
+
+    let max = u16::try_from(transport.max_queue_size(QUEUE)).unwrap_or(u16::MAX);
+    if max < 2 || transport.queue_used(QUEUE) {
+        return Err(SetupError::Queue);
+    }
+    let size = (1 << max.ilog2()).min(ring::MAX_SIZE);
+    let pages = dma.size() / PAGE;
+    // The last descriptor is the nudge's.
+    properties.depth = MAX_DEPTH.min(size - 1).min((pages - 1).min(u64::from(MAX_DEPTH)) as u16);
+    properties.seg_max = properties.seg_max.min(SEG_MAX);
+
+    dma.fill(dma.ipa(), PAGE, 0)?;
+    let ring = Ring::new(dma, size, features.contains(Feature::EVENT_IDX));
+    let layout = ring.layout();
+    transport.queue_set(QUEUE, size.into(), layout.desc, layout.avail, layout.used);
+    transport.finish_init();
+    Ok((ring, properties, features))
 }
 
 impl<T: Transport> VirtioBlk<T> {
@@ -81,42 +140,25 @@ impl<T: Transport> VirtioBlk<T> {
         if !dma.ipa().is_multiple_of(PAGE) || dma.size() < 2 * PAGE {
             return Err(SetupError::Memory);
         }
-        transport.set_status(DeviceStatus::empty());
-        // After a restart the device may still be busy with requests of our former life.
-        if !(0..RESET_LOOKS).any(|_| transport.get_status().is_empty()) {
-            return Err(SetupError::NoReset);
-        }
-        let features = transport.begin_init(Feature::all());
-        if !transport.get_status().contains(DeviceStatus::FEATURES_OK)
-            || !features.contains(Feature::VERSION_1 | Feature::INDIRECT_DESC)
-        {
-            return Err(SetupError::Features);
-        }
-        let mut properties = config::read(&transport, features)?;
-
-        let max = u16::try_from(transport.max_queue_size(QUEUE)).unwrap_or(u16::MAX);
-        if max < 2 || transport.queue_used(QUEUE) {
-            return Err(SetupError::Queue);
-        }
-        let size = (1 << max.ilog2()).min(ring::MAX_SIZE);
-        let pages = dma.size() / PAGE;
-        // The last descriptor is the nudge's.
-        properties.depth = MAX_DEPTH.min(size - 1).min((pages - 1).min(u64::from(MAX_DEPTH)) as u16);
-        properties.seg_max = properties.seg_max.min(SEG_MAX);
-
-        dma.fill(dma.ipa(), PAGE, 0)?;
-        let ring = Ring::new(dma, size, features.contains(Feature::EVENT_IDX));
-        let layout = ring.layout();
-        transport.queue_set(QUEUE, size.into(), layout.desc, layout.avail, layout.used);
-        transport.finish_init();
-        Ok(Self { transport, dma, ring, properties, busy: 0, failed: false })
+        let (ring, properties, features) = start(&mut transport, dma, RESET_LOOKS)?;
+        Ok(Self {
+            transport,
+            dma,
+            ring,
+            features,
+            properties,
+            busy: 0,
+            lost: 0,
+            flights: [Flight::default(); MAX_DEPTH as usize],
+            health: Health::Working,
+        })
     }
 
     const fn page(&self, id: u16) -> u64 {
         self.dma.ipa() + PAGE * (1 + id as u64)
     }
 
-    /// Writes everything of a request to its page and offers it.
+    /// Writes everything of a request to its page, and offers it if the device works.
     fn offer(&mut self, request: &Request<'_>) -> Result<(), MemoryError> {
         let page = self.page(request.id);
         let mut table = Table { dma: &self.dma, at: page + TABLE, count: 0 };
@@ -151,13 +193,17 @@ impl<T: Transport> VirtioBlk<T> {
             Command::Flush => {}
         }
         table.add(page + STATUS, 1, true, true)?;
-        let (at, count) = (table.at, table.count);
-        self.ring.offer(request.id, at, 16 * count)
+        let (at, bytes) = (table.at, 16 * table.count);
+        if let Some(flight) = self.flights.get_mut(usize::from(request.id)) {
+            let read = if request.command == Command::Read { request.sectors * SECTOR as u32 } else { 0 };
+            *flight = Flight { read, table: bytes };
+        }
+        if self.health == Health::Working { self.ring.offer(request.id, at, bytes) } else { Ok(()) }
     }
 
     fn check(&self, request: &Request<'_>) -> Result<(), Refused> {
         let properties = &self.properties;
-        if self.failed {
+        if self.health == Health::Failed {
             return Err(Refused::Failed);
         }
         if request.id >= properties.depth || self.busy & 1 << request.id != 0 {
@@ -184,7 +230,9 @@ impl<T: Transport> VirtioBlk<T> {
                     }
                     bytes = bytes.saturating_add(u64::from(segment.len));
                 }
-                if request.segments.len() > properties.seg_max as usize || bytes != sectors * SECTOR {
+                let fits = bytes <= u64::from(u32::MAX);
+                if request.segments.len() > properties.seg_max as usize || bytes != sectors * SECTOR || !fits
+                {
                     return Err(Refused::Segments);
                 }
             }
@@ -195,22 +243,35 @@ impl<T: Transport> VirtioBlk<T> {
         if inside(properties.sectors) { Ok(()) } else { Err(Refused::OutOfRange) }
     }
 
-    /// The device breaks its own rules, or asks for a reset: stop it. Reset ends all its DMA.
-    fn fail(&mut self) {
-        self.failed = true;
+    /// Status 0 makes it stop. That it has is waited for in `restart`.
+    fn stop(&mut self, breach: Breach) {
+        self.health = Health::Stopped(breach);
         self.transport.set_status(DeviceStatus::empty());
-        for _ in 0..RESET_LOOKS {
-            if self.transport.get_status().is_empty() {
-                break;
-            }
-        }
     }
 
-    fn outcome(&self, id: u16) -> Outcome {
+    fn outcome(&self, id: u16, written: u32) -> Outcome {
+        let asked = self.flights.get(usize::from(id)).map_or(0, |flight| flight.read);
         match self.dma.read_obj::<u8>(self.page(id) + STATUS) {
+            // Some devices forget to count the status byte.
+            Ok(0) if asked != 0 && (written < asked || written - asked > 1) => Outcome::Incomplete,
             Ok(0) => Outcome::Done,
             Ok(2) => Outcome::Unsupported,
             _ => Outcome::IoError,
+        }
+    }
+
+    /// Offers what is in flight once more.
+    fn offer_again(&mut self) {
+        let mut rest = self.busy & !self.lost;
+        while rest != 0 {
+            let id = rest.trailing_zeros() as u16;
+            rest &= rest - 1;
+            let bytes = self.flights.get(usize::from(id)).map_or(0, |flight| flight.table);
+            let page = self.page(id);
+            let offered = self.dma.write_obj(page + STATUS, &NO_STATUS);
+            if offered.and_then(|()| self.ring.offer(id, page + TABLE, bytes)).is_err() {
+                self.lost |= 1 << id;
+            }
         }
     }
 }
@@ -228,7 +289,7 @@ impl<T: Transport> BlockDevice for VirtioBlk<T> {
     }
 
     fn kick(&mut self) {
-        if !self.failed && self.ring.publish() {
+        if self.health == Health::Working && self.ring.publish() {
             self.transport.notify(QUEUE);
         }
     }
@@ -236,41 +297,41 @@ impl<T: Transport> BlockDevice for VirtioBlk<T> {
     fn acknowledge(&mut self) {
         let bits = self.transport.ack_interrupt();
         if bits.contains(InterruptStatus::DEVICE_CONFIGURATION_INTERRUPT)
+            && self.health == Health::Working
             && self.transport.get_status().contains(DeviceStatus::DEVICE_NEEDS_RESET)
         {
-            self.fail();
+            self.stop(Breach::NeedsReset);
         }
     }
 
     fn complete(&mut self) -> Option<Completion> {
-        while !self.failed {
-            let id = self.ring.take()?;
-            match u16::try_from(id) {
+        if self.lost != 0 {
+            let id = self.lost.trailing_zeros();
+            self.lost &= self.lost - 1;
+            self.busy &= !(1 << id);
+            return Some(Completion { id: id as u16, outcome: Outcome::Lost });
+        }
+        while self.health == Health::Working {
+            let (head, written) = self.ring.take()?;
+            match u16::try_from(head) {
                 Ok(id) if id <= MAX_DEPTH && self.busy & 1 << id != 0 => {
                     self.busy &= !(1 << id);
                     if id != MAX_DEPTH {
-                        return Some(Completion { id, outcome: self.outcome(id) });
+                        return Some(Completion { id, outcome: self.outcome(id, written) });
                     }
                 }
-                // It returns what it was not given.
-                _ => self.fail(),
+                _ => self.stop(Breach::NotItsRequest(head)),
             }
         }
-        self.busy &= !(1 << MAX_DEPTH);
-        let id = self.busy.trailing_zeros();
-        if id >= u32::from(MAX_DEPTH) {
-            return None;
-        }
-        self.busy &= !(1 << id);
-        Some(Completion { id: id as u16, outcome: Outcome::IoError })
+        None
     }
 
     fn arm(&mut self) -> bool {
-        self.failed && self.busy != 0 || self.ring.arm()
+        self.lost != 0 || self.health == Health::Working && self.ring.arm()
     }
 
     fn nudge(&mut self) {
-        if self.failed || self.busy & 1 << MAX_DEPTH != 0 {
+        if self.health != Health::Working || self.busy & 1 << MAX_DEPTH != 0 {
             return;
         }
         // GET_ID does nothing to the disk. It lives behind the rings.
@@ -290,8 +351,35 @@ impl<T: Transport> BlockDevice for VirtioBlk<T> {
         }
     }
 
-    fn failed(&self) -> bool {
-        self.failed
+    fn health(&self) -> Health {
+        self.health
+    }
+
+    fn restart(&mut self, drop: u64) -> Result<(), RestartError> {
+        let (ring, properties, features) =
+            start(&mut self.transport, self.dma, RESTART_LOOKS).map_err(|error| match error {
+                SetupError::NoReset => RestartError::NoReset,
+                _ => RestartError::Changed,
+            })?;
+        // It may have grown; what was promised to guests still holds then.
+        let same = Properties { sectors: self.properties.sectors, ..properties } == self.properties;
+        if !same || features != self.features || properties.sectors < self.properties.sectors {
+            return Err(RestartError::Changed);
+        }
+        self.ring = ring;
+        self.busy &= !(1 << MAX_DEPTH);
+        self.lost |= self.busy & drop;
+        self.health = Health::Working;
+        self.offer_again();
+        self.kick();
+        Ok(())
+    }
+
+    fn give_up(&mut self) {
+        self.transport.set_status(DeviceStatus::empty());
+        self.health = Health::Failed;
+        self.busy &= !(1 << MAX_DEPTH);
+        self.lost = self.busy;
     }
 }
 

@@ -1,4 +1,4 @@
-//! Device side of virtio 1.2: mmio transport, split queue, block, console.
+//! Device side of virtio 1.2: mmio transport, split queue, block, console, socket.
 //!
 //! Everything here handles what a guest wrote and therefore trusts nothing of it. The modules know neither seL4 nor
 //! Microkit: they see guest memory through [`memory::GuestRam`] and the register page through [`mmio::RegisterPage`],
@@ -13,6 +13,7 @@ pub mod features;
 pub mod memory;
 pub mod mmio;
 pub mod queue;
+pub mod vsock;
 
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;

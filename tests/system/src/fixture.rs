@@ -57,30 +57,49 @@ pub fn context(description: Option<&Path>) -> Result<Context> {
 /// As [`Context::new`]; the description cannot be written.
 pub fn one_guest() -> Result<Context> {
     let mut context = context(None)?;
-    let file = |name: &str| context.guest_dir().join(name).display().to_string();
-    let text = format!(
-        r#"{{
-  "controllers": [{{ "name": "disk0", "kind": "virtio-mmio", "slot": 0 }}],
-  "cells": [
-    {{
-      "name": "debian1",
-      "memory": "512M",
-      "kernel": "{}",
-      "initrd": "{}",
-      "cmdline": "console=hvc0 root=/dev/vda rw",
-      "disks": [{{ "controller": "disk0", "partition": "debian1" }}]
-    }}
-  ]
-}}
-"#,
-        file("Image"),
-        file("initrd.gz")
-    );
-    let dir = context.build_dir().join("test");
-    build::create(&dir)?;
-    context.options.description = dir.join("one-guest.json");
-    build::write(&context.options.description, text.as_bytes())?;
+    context.options.description = describe("one-guest", &[debian(1, "")?])?;
     Ok(context)
+}
+
+/// A cell like those of the default system; `more` is more keys, each with its comma behind it.
+///
+/// # Errors
+/// As [`Context::new`].
+pub fn debian(n: usize, more: &str) -> Result<String> {
+    let context = context(None)?;
+    let file = |name: &str| context.guest_dir().join(name).display().to_string();
+    let (kernel, initrd) = (file("Image"), file("initrd.gz"));
+    Ok(format!(
+        r#"{{ "name": "debian{n}", "memory": "512M", "kernel": "{kernel}", "initrd": "{initrd}", {more}
+      "cmdline": "console=hvc0 root=/dev/vda rw", "disks": [{{ "controller": "disk0", "partition": "debian{n}" }}] }}"#
+    ))
+}
+
+/// A cell that runs one of the bare-metal guests, called as that; `more` as for [`debian`].
+///
+/// # Errors
+/// They do not compile.
+pub fn bare(guest: &str, more: &str) -> Result<String> {
+    build_guests()?;
+    let kernel = context(None)?.build_dir().join("target").join(tools::TARGET).join("release").join(guest);
+    let kernel = kernel.display();
+    Ok(format!(
+        r#"{{ "name": "{guest}", "memory": "16M", {more} "boot": "binary", "kernel": "{kernel}", "console": "pl011" }}"#
+    ))
+}
+
+/// Writes the description of a system of these cells and one disk controller into `build/test`.
+///
+/// # Errors
+/// It cannot be written.
+pub fn describe(name: &str, cells: &[String]) -> Result<PathBuf> {
+    let dir = context(None)?.build_dir().join("test");
+    build::create(&dir)?;
+    let path = dir.join(format!("{name}.json"));
+    let controllers = r#"[{ "name": "disk0", "kind": "virtio-mmio", "slot": 0 }]"#;
+    let text = format!("{{ \"controllers\": {controllers}, \"cells\": [\n{}\n] }}\n", cells.join(",\n"));
+    build::write(&path, text.as_bytes())?;
+    Ok(path)
 }
 
 /// A running system.

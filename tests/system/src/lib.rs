@@ -3,4 +3,5 @@
 pub mod check;
 pub mod disk;
 pub mod fixture;
+pub mod qmp;
 pub mod terminal;

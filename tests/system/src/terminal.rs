@@ -127,7 +127,21 @@ impl System {
     /// # Errors
     /// It does not become so.
     pub fn until(&mut self, name: &str, what: &str, good: impl Fn(&Cell) -> bool) -> Result<Cell> {
-        let end = Instant::now() + SOON;
+        self.until_within(name, what, SOON, good)
+    }
+
+    /// [`System::until`] with a limit of its own.
+    ///
+    /// # Errors
+    /// As that.
+    pub fn until_within(
+        &mut self,
+        name: &str,
+        what: &str,
+        within: Duration,
+        good: impl Fn(&Cell) -> bool,
+    ) -> Result<Cell> {
+        let end = Instant::now() + within;
         loop {
             let cell = self.cell(name)?;
             if good(&cell) {

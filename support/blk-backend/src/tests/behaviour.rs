@@ -1,5 +1,6 @@
 //! One thing at a time.
 
+use partita_storage::device::Health;
 use partita_virtio::blk::Range;
 use zerocopy::IntoBytes;
 
@@ -27,7 +28,7 @@ fn info_offers_what_the_device_can() {
     let features = s.call(0, label::INFO, &[0]).1[1];
     assert_eq!(features & (feature::FLUSH | feature::DISCARD | feature::WRITE_ZEROES), 0);
     assert_ne!(features & feature::RO, 0);
-    s.backend.device_mut().dead = true;
+    s.backend.device_mut().health = Health::Failed;
     assert_eq!(s.call(0, label::INFO, &[0]).0, Status::Failed);
 }
 
@@ -187,7 +188,10 @@ fn parameters_are_checked() {
     let mut s = System::new(1, 16, offered());
     let layout = s.guests[0].driver.layout;
     let queue = |index, size, desc| [0, index, size, desc, layout.avail, layout.used];
-    assert_eq!(s.call(0, label::QUEUE, &queue(0, 64, layout.desc)).0, Status::Invalid, "it is live");
+    assert_eq!(s.call(0, label::QUEUE, &queue(0, 32, layout.desc)).0, Status::Invalid, "it is live");
+    assert_eq!(s.call(0, label::START, &[0, offered() & !feature::FLUSH]).0, Status::Invalid, "likewise");
+    assert_eq!(s.call(0, label::QUEUE, &queue(0, 64, layout.desc)).0, Status::Ok, "the same again");
+    assert_eq!(s.call(0, label::START, &[0, offered()]).0, Status::Ok, "the same again");
     assert_eq!(s.call(0, label::RESET, &[0]).0, Status::Ok);
     for (index, size, desc) in [
         (1, 64, layout.desc),
@@ -227,11 +231,10 @@ fn windows_do_not_overlap() {
 #[test]
 fn a_dead_device_answers_everything_with_errors() {
     let mut s = System::new(1, 16, offered());
-    s.backend.device_mut().dead = true;
+    s.backend.device_mut().health = Health::Failed;
     assert_eq!(one(&mut s, 0, kind::IN, 0, &[0; 512]).status, IOERR);
-    s.backend.interrupt();
-    s.backend.interrupt();
-    assert_eq!(s.reports.0.borrow().failed, 1, "said once");
+    s.backend.tick();
+    assert!(!s.backend.wants_tick() && s.reports.0.borrow().device.is_empty());
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! What is measured: the jobs, the figures they must reach, and the script that runs them in the guest.
 
-use std::fmt::Write as _;
+use std::{fmt::Write as _, path::PathBuf};
+
+use clap::{Args, builder::PossibleValuesParser};
 
 /// Times that each pair of runs is measured; the median counts.
-pub const ROUNDS: usize = 3;
+pub const ROUNDS: u32 = 3;
 /// Virtual seconds of doing nothing.
 pub const IDLE_SECONDS: u64 = 10;
 
@@ -44,7 +46,41 @@ pub const JOBS: &[Job] = &[
     job("write-512-qd1", "--rw=randwrite --bs=512 --iodepth=1", 1000, None, Some(14_500)),
     job("read-64k-qd1", "--rw=randread --bs=64k --iodepth=1", 400, Some(0.75), Some(17_000)),
     job("read-1m-qd1", "--rw=randread --bs=1m --iodepth=1", 64, Some(0.85), Some(45_000)),
+    job("read-1m-qd8", "--rw=randread --bs=1m --iodepth=8", 128, Some(0.95), None),
+    job("seqwrite-1m-qd8", "--rw=write --bs=1m --iodepth=8", 128, Some(0.90), None),
 ];
+
+/// What of it is to be measured.
+#[derive(Args, Clone, Debug)]
+pub struct Choice {
+    /// Only this job; may be repeated. The figures go to bench-part.json
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(JOBS.iter().map(|job| job.name)))]
+    pub job: Vec<String>,
+    /// Times that each job is measured; the median counts
+    #[arg(long, value_name = "N", default_value_t = ROUNDS, value_parser = clap::value_parser!(u32).range(1..=99))]
+    pub rounds: u32,
+    /// Write which code ran how often, from mark to mark, into this file
+    #[arg(long, value_name = "FILE")]
+    pub profile: Option<PathBuf>,
+}
+
+impl Choice {
+    /// All of it.
+    pub fn is_complete(&self) -> bool {
+        self.job.is_empty() && self.rounds >= ROUNDS
+    }
+
+    /// The jobs, in the order of the table.
+    pub fn jobs(&self) -> Vec<&'static Job> {
+        let chosen = |job: &&Job| self.job.is_empty() || self.job.iter().any(|name| name == job.name);
+        JOBS.iter().filter(chosen).collect()
+    }
+
+    /// Times that each job is measured.
+    pub const fn rounds(&self) -> usize {
+        self.rounds as usize
+    }
+}
 
 const BATCHED_READ: &str =
     "--rw=randread --bs=4k --iodepth=32 --iodepth_batch_submit=16 --iodepth_batch_complete_min=16";
@@ -52,7 +88,7 @@ const BATCHED_WRITE: &str =
     "--rw=randwrite --bs=4k --iodepth=32 --iodepth_batch_submit=16 --iodepth_batch_complete_min=16";
 
 /// The script. It executes a mark once at its start, then around every run in the order of `marks`.
-pub fn script() -> String {
+pub fn script(choice: &Choice) -> String {
     let mut text = String::from(
         r#"#!/bin/bash
 # Written by `partita bench`. Marks go to the counting plugin; /root/mark is one instruction and an exit.
@@ -79,10 +115,10 @@ measure() { # REQUESTS FIO-OPTIONS...
 "${fio[@]}" --rw=write --bs=1m --iodepth=1
 "#,
     );
-    for round in 1..=ROUNDS {
-        for job in JOBS {
+    for round in 1..=choice.rounds {
+        for job in choice.jobs() {
             // Writing to a string does not fail.
-            let _ = writeln!(text, "echo \"@step round {round} of {ROUNDS}: {}\"", job.name);
+            let _ = writeln!(text, "echo \"@step round {round} of {}: {}\"", choice.rounds, job.name);
             let _ = writeln!(text, "measure {} {}", job.requests, job.fio);
         }
     }
@@ -97,11 +133,16 @@ mod tests {
 
     #[test]
     fn the_script_runs_every_job_in_every_round() {
-        let script = script();
+        let all = Choice { job: Vec::new(), rounds: ROUNDS, profile: None };
+        let text = script(&all);
         for job in JOBS {
             let line = format!("measure {} {}\n", job.requests, job.fio);
-            assert_eq!(script.matches(&line).count(), ROUNDS, "{}", job.name);
+            assert_eq!(text.matches(&line).count(), all.rounds(), "{}", job.name);
         }
+        let one = Choice { job: vec![JOBS[2].name.into()], rounds: 1, ..all.clone() };
+        assert!(all.is_complete() && !one.is_complete());
+        assert_eq!(script(&one).matches("\nmeasure ").count(), 1);
+        assert!(script(&one).contains(JOBS[2].fio));
     }
 
     #[test]

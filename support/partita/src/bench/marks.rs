@@ -2,11 +2,22 @@
 
 use std::ops::Sub;
 
-use super::job::{IDLE_SECONDS, JOBS, ROUNDS};
+use super::job::{IDLE_SECONDS, Job};
 use crate::{fail, failure::Result};
 
+/// What a protection domain ran.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Share<T> {
+    /// Its name.
+    pub name: String,
+    /// Instructions.
+    pub instructions: T,
+    /// Times it was switched to.
+    pub runs: T,
+}
+
 /// The plugin's counters, at a mark or between two.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Instructions of seL4.
     pub kernel: u64,
@@ -18,39 +29,65 @@ pub struct Counters {
     pub exits: u64,
     /// Times a PD was entered.
     pub pd_entries: u64,
+    /// Instructions and runs of each PD that is told apart.
+    pub pds: Vec<(u64, u64)>,
+}
+
+/// What the columns of the plugin's file are.
+struct Columns<'a>(Vec<&'a str>);
+
+impl<'a> Columns<'a> {
+    /// From the first line.
+    fn parse(line: &'a str) -> Option<Self> {
+        Some(Self(line.strip_prefix('#')?.split_whitespace().collect()))
+    }
+
+    /// Names of the PDs that are told apart.
+    fn pds(&self) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter_map(|name| name.strip_prefix("pd:"))
+    }
+
+    fn counters(&self, line: &str) -> Option<Counters> {
+        let words: Vec<u64> = line.split_whitespace().map(|word| word.parse().ok()).collect::<Option<_>>()?;
+        let of = |name: &str| words.get(self.0.iter().position(|column| *column == name)?).copied();
+        let pds = self.pds().map(|pd| Some((of(&format!("pd:{pd}"))?, of(&format!("runs:pd:{pd}"))?)));
+        let pds: Vec<(u64, u64)> = pds.collect::<Option<_>>()?;
+        Some(Counters {
+            kernel: of("kernel")?,
+            pd: of("pd")? + pds.iter().map(|(instructions, _)| instructions).sum::<u64>(),
+            guest: of("guest_kernel")? + of("guest_user")?,
+            exits: of("exits")?,
+            pd_entries: of("pd_entries")?,
+            pds,
+        })
+    }
 }
 
 impl Counters {
-    fn parse(line: &str) -> Option<Self> {
-        let mut words = line.split_whitespace().map(str::parse);
-        let mut next = || words.next()?.ok();
-        let (kernel, pd, guest_kernel, guest_user): (u64, u64, u64, u64) =
-            (next()?, next()?, next()?, next()?);
-        Some(Self { kernel, pd, guest: guest_kernel + guest_user, exits: next()?, pd_entries: next()? })
-    }
-
     /// All instructions.
     pub const fn all(&self) -> u64 {
         self.kernel + self.pd + self.guest
     }
 }
 
-impl Sub for Counters {
-    type Output = Self;
-    fn sub(self, earlier: Self) -> Self {
+impl Sub for &Counters {
+    type Output = Counters;
+    fn sub(self, earlier: Self) -> Counters {
         let sub = |a: u64, b: u64| a.saturating_sub(b);
-        Self {
+        let pds = self.pds.iter().zip(&earlier.pds);
+        Counters {
             kernel: sub(self.kernel, earlier.kernel),
             pd: sub(self.pd, earlier.pd),
             guest: sub(self.guest, earlier.guest),
             exits: sub(self.exits, earlier.exits),
             pd_entries: sub(self.pd_entries, earlier.pd_entries),
+            pds: pds.map(|(now, then)| (sub(now.0, then.0), sub(now.1, then.1))).collect(),
         }
     }
 }
 
 /// What one request costs.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cost {
     /// Virtual nanoseconds by the guest's clock, the wait for the device included.
     pub time: f64,
@@ -64,17 +101,19 @@ pub struct Cost {
     pub exits: f64,
     /// Times a PD was entered.
     pub pd_entries: f64,
+    /// What each PD ran.
+    pub pds: Vec<Share<f64>>,
 }
 
 /// All that a machine counted.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Marks {
-    /// Instructions from the machine's start to the start of the script.
-    pub boot: u64,
+    /// From the machine's start to the start of the script.
+    pub boot: Counters,
     /// Cost of one request of each job.
     pub costs: Vec<Cost>,
-    /// Times the guest was left in a second of doing nothing.
-    pub idle_exits: f64,
+    /// What a second of doing nothing costs.
+    pub idle: Cost,
 }
 
 impl Marks {
@@ -82,44 +121,59 @@ impl Marks {
     ///
     /// # Errors
     /// There are not as many marks or times as the script makes.
-    pub fn parse(text: &str, times: &[u64]) -> Result<Self> {
-        let marks: Vec<Counters> =
-            text.lines().filter(|line| !line.starts_with('#')).filter_map(Counters::parse).collect();
+    pub fn parse(text: &str, times: &[u64], jobs: &[&Job], rounds: usize) -> Result<Self> {
+        let Some((columns, text)) = text.split_once('\n').and_then(|(h, t)| Some((Columns::parse(h)?, t)))
+        else {
+            fail!("the plugin's file does not name its columns")
+        };
+        let marks: Vec<Counters> = text.lines().filter_map(|line| columns.counters(line)).collect();
         // Start; begin and end of two runs per job and round; begin and end of idling; end of the machine.
-        let expected = 1 + ROUNDS * JOBS.len() * 4 + 2 + 1;
+        let runs = rounds * jobs.len();
+        let expected = 1 + runs * 4 + 2 + 1;
         if marks.len() != expected {
             fail!("the guest made {} marks instead of {expected}", marks.len());
         }
-        if times.len() != ROUNDS * JOBS.len() * 2 {
-            fail!("the guest measured {} times instead of {}", times.len(), ROUNDS * JOBS.len() * 2);
+        if times.len() != runs * 2 {
+            fail!("the guest measured {} times instead of {}", times.len(), runs * 2);
         }
         let Some((start, rest)) = marks.split_first() else { fail!("no marks") };
-        let (runs, idle) = rest.split_at(ROUNDS * JOBS.len() * 4);
+        let (measured, idle) = rest.split_at(runs * 4);
         let mut costs = Vec::new();
-        for (n, job) in JOBS.iter().enumerate() {
-            let rounds: Vec<Counters> = (0..ROUNDS)
+        for (n, job) in jobs.iter().enumerate() {
+            let each: Vec<Counters> = (0..rounds)
                 .map(|round| {
-                    let at = 4 * (round * JOBS.len() + n);
-                    (runs[at + 3] - runs[at + 2]) - (runs[at + 1] - runs[at])
+                    let at = 4 * (round * jobs.len() + n);
+                    &(&measured[at + 3] - &measured[at + 2]) - &(&measured[at + 1] - &measured[at])
                 })
                 .collect();
-            let per_request = |what: fn(&Counters) -> u64| {
-                median(rounds.iter().map(what).collect()) as f64 / job.requests as f64
-            };
             let least = |which: usize| {
-                (0..ROUNDS).map(|round| times[2 * (round * JOBS.len() + n) + which]).min().unwrap_or(0)
+                (0..rounds).map(|round| times[2 * (round * jobs.len() + n) + which]).min().unwrap_or(0)
             };
-            costs.push(Cost {
-                time: least(1).saturating_sub(least(0)) as f64 * 1000.0 / job.requests as f64,
-                kernel: per_request(|c| c.kernel),
-                pd: per_request(|c| c.pd),
-                all: per_request(Counters::all),
-                exits: per_request(|c| c.exits),
-                pd_entries: per_request(|c| c.pd_entries),
-            });
+            let time = least(1).saturating_sub(least(0)) as f64 * 1000.0;
+            costs.push(cost(&each, time, job.requests, &columns));
         }
-        let idle_exits = (idle[1] - idle[0]).exits as f64 / IDLE_SECONDS as f64;
-        Ok(Self { boot: start.all(), costs, idle_exits })
+        let idle = cost(&[&idle[1] - &idle[0]], IDLE_SECONDS as f64 * 1e9, IDLE_SECONDS, &columns);
+        Ok(Self { boot: start.clone(), costs, idle })
+    }
+}
+
+/// The median of several rounds, and the time, for one of `number`.
+fn cost(rounds: &[Counters], time: f64, number: u64, columns: &Columns<'_>) -> Cost {
+    let one =
+        |what: &dyn Fn(&Counters) -> u64| median(rounds.iter().map(what).collect()) as f64 / number as f64;
+    let share = |(n, name): (usize, &str)| Share {
+        name: name.to_owned(),
+        instructions: one(&|c| c.pds[n].0),
+        runs: one(&|c| c.pds[n].1),
+    };
+    Cost {
+        time: time / number as f64,
+        kernel: one(&|c| c.kernel),
+        pd: one(&|c| c.pd),
+        all: one(&|c| c.all()),
+        exits: one(&|c| c.exits),
+        pd_entries: one(&|c| c.pd_entries),
+        pds: columns.pds().enumerate().map(share).collect(),
     }
 }
 
@@ -132,55 +186,67 @@ fn median(mut values: Vec<u64>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bench::job::JOBS;
 
-    /// A machine on which a run costs `fixed` guest instructions and each request 100 of the guest, 10 of seL4, 1 of PDs.
+    const ROUNDS: usize = 3;
+
+    fn jobs() -> Vec<&'static Job> {
+        JOBS.iter().collect()
+    }
+
+    /// A machine on which a run costs `fixed` guest instructions and each request 100 of the guest, 10 of seL4, 1 of an
+    /// unknown PD and 4 of the VMM.
     fn file(fixed: impl Fn(usize) -> u64) -> String {
-        let mut now = [50_u64, 0, 1000, 0, 0, 0];
+        let mut now = [50_u64, 1000, 0, 0, 0, 0, 0, 0, 0];
         let line = |now: &[u64]| now.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ") + "\n";
-        let mut text = String::from("# names\n") + &line(&now);
+        let mut text =
+            String::from("# kernel guest_kernel guest_user pd pd:vmm exits pd_entries runs:pd runs:pd:vmm\n")
+                + &line(&now);
         for round in 0..ROUNDS {
             for job in JOBS {
                 for requests in [job.requests, 2 * job.requests] {
                     text += &line(&now);
-                    for (value, more) in now.iter_mut().zip([10, 1, 60, 40, 3, 2]) {
+                    for (value, more) in now.iter_mut().zip([10, 60, 40, 1, 4, 3, 2, 0, 1]) {
                         *value += more * requests;
                     }
-                    now[2] += fixed(round);
+                    now[1] += fixed(round);
                     text += &line(&now);
                 }
             }
         }
         text += &line(&now);
-        now[4] += 2500;
+        now[5] += 2500;
         text + &line(&now) + &line(&now)
     }
 
     /// A run takes 300 us and 5 us a request.
     fn times() -> Vec<u64> {
-        let run = |job: &super::super::job::Job| [300 + 5 * job.requests, 300 + 10 * job.requests];
+        let run = |job: &Job| [300 + 5 * job.requests, 300 + 10 * job.requests];
         (0..ROUNDS).flat_map(|_| JOBS.iter().flat_map(run)).collect()
     }
 
     #[test]
     fn the_start_of_a_run_drops_out() {
-        let marks = Marks::parse(&file(|_| 1_000_000), &times()).unwrap();
-        assert_eq!(marks.boot, 1050);
-        assert_eq!(marks.idle_exits, 250.0);
+        let marks = Marks::parse(&file(|_| 1_000_000), &times(), &jobs(), ROUNDS).unwrap();
+        assert_eq!(marks.boot.all(), 1050);
+        assert_eq!(marks.idle.exits, 250.0);
         assert_eq!(marks.costs.len(), JOBS.len());
         for cost in marks.costs {
-            assert_eq!(
-                cost,
-                Cost { time: 5000.0, kernel: 10.0, pd: 1.0, all: 111.0, exits: 3.0, pd_entries: 2.0 }
-            );
+            let vmm = Share { name: "vmm".into(), instructions: 4.0, runs: 1.0 };
+            let (kernel, pd, all, exits, pd_entries) = (10.0, 5.0, 115.0, 3.0, 2.0);
+            assert_eq!(cost, Cost { time: 5000.0, kernel, pd, all, exits, pd_entries, pds: vec![vmm] });
         }
     }
 
     #[test]
     fn a_file_that_is_too_short_is_refused() {
         let text = file(|_| 0);
+        let parse = |text: &str, times: &[u64]| Marks::parse(text, times, &jobs(), ROUNDS);
+        assert!(parse(&text, &times()).is_ok());
         let short: Vec<&str> = text.lines().collect();
-        assert!(Marks::parse(&short[..short.len() - 1].join("\n"), &times()).is_err());
-        assert!(Marks::parse("", &times()).is_err());
-        assert!(Marks::parse(&text, &times()[1..]).is_err());
+        assert!(parse(&short[..short.len() - 1].join("\n"), &times()).is_err());
+        assert!(parse("", &times()).is_err());
+        assert!(parse(&text, &times()[1..]).is_err());
+        assert!(parse(&text.replace(" exits", " x"), &times()).is_err(), "a column is missing");
     }
 }

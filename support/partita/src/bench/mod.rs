@@ -13,6 +13,7 @@
 //! A job runs with N and with 2N requests; the difference leaves out fio's own start and end. Each pair is run several
 //! times: of instructions the median counts, of times the least, as what a host adds by being busy is never negative.
 
+mod chart;
 mod guest;
 mod job;
 mod marks;
@@ -31,11 +32,12 @@ use crate::{
     fail,
     failure::{Failure, Result},
     process::{self, Progress},
-    qemu::Machine,
+    qemu::{Machine, escape},
     session::Session,
     tools,
 };
 use guest::Place;
+pub use job::Choice;
 use marks::Marks;
 
 /// From QEMU's start to the end of the script.
@@ -47,7 +49,7 @@ const MEMORY: &str = "512M";
 ///
 /// # Errors
 /// The build's; a machine that does not run to its end; figures that make no sense.
-pub fn run(context: &Context) -> Result {
+pub fn run(context: &Context, choice: &Choice) -> Result {
     tools::require(context, &[tools::QEMU])?;
     tools::require(context, tools::DISK)?;
     let out = context.out().join("bench");
@@ -59,22 +61,33 @@ pub fn run(context: &Context) -> Result {
 
     let disk = Scratch::new(&out);
     let original = context.guest_dir().join("disk.img");
-    let (root, scratch) = guest::prepare(&original, &disk.0, &out, &job::script())?;
+    let (root, scratch) = guest::prepare(&original, &disk.0, &out, &job::script(choice))?;
 
     let mut machine = Machine::new(&description, &built, None)?;
     machine.arguments.extend(drive(&disk.0, None, 0));
-    let ours = measure("this system", &mut machine.command(), &plugin, &out.join("ours"))?;
+    let mut counting = counting(&plugin, &out.join("ours"));
+    for pd in build::PDS {
+        counting += &format!(",pd={pd}:{}", escape(&built.out.join(format!("{pd}.elf"))));
+    }
+    if let Some(profile) = &choice.profile {
+        counting += &format!(",profile={}", escape(profile));
+    }
+    let ours = measure("this system", &mut machine.command(), &counting, &out.join("ours"), choice)?;
 
     let mut command = bare(context);
     command.args(drive(&disk.0, Some(root), 0)).args(drive(&disk.0, Some(scratch), 1));
-    let bare = measure("bare QEMU", &mut command, &plugin, &out.join("bare"))?;
+    let counting = self::counting(&plugin, &out.join("bare"));
+    let bare = measure("bare QEMU", &mut command, &counting, &out.join("bare"), choice)?;
 
     let kernel = if built.sdk.embedded { "embedded" } else { "sel4" };
-    let table = table::Table::new(&ours, &bare, kernel, &commit(context))?;
+    let table = table::Table::new(&ours, &bare, &choice.jobs(), kernel, &commit(context))?;
     print!("{table}");
-    let path = context.build_dir().join("bench.json");
-    build::write(&path, table.json().as_bytes())?;
-    println!("The same as JSON: {}", path.display());
+    let name = if choice.is_complete() { "bench" } else { "bench-part" };
+    let json = context.build_dir().join(name).with_extension("json");
+    let svg = context.build_dir().join(name).with_extension("svg");
+    build::write(&json, table.json().as_bytes())?;
+    build::write(&svg, chart::svg(&table).as_bytes())?;
+    println!("The same as JSON: {}, as a picture: {}", json.display(), svg.display());
     Ok(())
 }
 
@@ -165,7 +178,7 @@ fn bare(context: &Context) -> Command {
 /// A drive on virtio-mmio transport `slot`: all of the file or a part. Two drives of one file need its lock off.
 fn drive(file: &Path, part: Option<Place>, slot: u32) -> Vec<String> {
     let part = part.map_or(String::new(), |place| format!(",offset={},size={}", place.offset, place.bytes));
-    let file = file.display().to_string().replace(',', ",,");
+    let file = escape(file);
     vec![
         "-drive".into(),
         format!(
@@ -176,16 +189,17 @@ fn drive(file: &Path, part: Option<Place>, slot: u32) -> Vec<String> {
     ]
 }
 
+/// The option that loads the counting plugin, which writes beside `to`.
+fn counting(plugin: &Path, to: &Path) -> String {
+    format!("{},out={}", escape(plugin), escape(&to.with_extension("counts")))
+}
+
 /// Runs a machine from start to power-off.
-fn measure(what: &str, command: &mut Command, plugin: &Path, to: &Path) -> Result<Marks> {
+fn measure(what: &str, command: &mut Command, counting: &str, to: &Path, choice: &Choice) -> Result<Marks> {
     let counts = to.with_extension("counts");
     // Of an earlier run.
     let _ = fs::remove_file(&counts);
-    command.args(["-icount", "shift=0", "-plugin"]).arg(format!(
-        "{},out={}",
-        plugin.display(),
-        counts.display()
-    ));
+    command.args(["-icount", "shift=0", "-plugin", counting]);
     let progress = Progress::new(&format!("Measuring {what}"));
     let result = run_script(command, &to.with_extension("log"), &progress);
     progress.end(result.is_ok());
@@ -193,7 +207,7 @@ fn measure(what: &str, command: &mut Command, plugin: &Path, to: &Path) -> Resul
     let text = fs::read_to_string(&counts).map_err(|_| {
         Failure::new("QEMU counted nothing; bench needs QEMU 9.1 or newer, built with plugins")
     })?;
-    Marks::parse(&text, &times)
+    Marks::parse(&text, &times, &choice.jobs(), choice.rounds())
 }
 
 /// Runs the guest's script to its end; the microseconds that it took between marks.

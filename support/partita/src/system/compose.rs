@@ -7,10 +7,13 @@
 //! The other shared memory is guest RAM (guest, its VMM, and the backends of its disks), the register pages of virtio
 //! devices (written by the VMM, read by the guest) and what nobody can write (partita.json, guest kernels, device trees).
 
+mod links;
+
 use partita_config::{Cell, Config, Controller, Pd as Who};
 use partita_protocol::{
     disk_stats,
-    layout::{self, Service, channel, guest, priority, size, supervisor_vmm, vaddr},
+    layout::{self, Service, channel, guest, priority, size, supervisor_ping, supervisor_vmm, vaddr},
+    manage,
 };
 
 use super::model::{Channel, End, Map, Pd, Region, System, VirtualMachine};
@@ -19,9 +22,11 @@ use crate::board::{Board, DeviceAt};
 /// Name of the region of the GIC's virtual CPU interface.
 const GICV: &str = "gicv";
 /// Stack of every PD: parsing partita.json is what needs most.
-const STACK: u64 = 0x1_0000;
-/// The VMM also keeps its devices there.
-const VMM_STACK: u64 = 0x2_0000;
+const STACK: u64 = 0x2_0000;
+/// The VMM also keeps its devices there, the supervisor the state of all its children.
+const VMM_STACK: u64 = 0x3_0000;
+/// Name of the broker.
+const IVC: &str = "ivc";
 /// Name of the region and of the file with partita.json.
 pub const CONFIG: &str = "partita.json";
 
@@ -29,32 +34,43 @@ pub const CONFIG: &str = "partita.json";
 pub fn compose(config: &Config<'_>, board: &Board) -> System {
     let mut composer = Composer { config, system: System::default() };
     composer.shared(config, board);
+    composer.link_memory();
     let mut supervisor = Composer::supervisor();
     let timer = Composer::timer(board);
     let console = composer.console(board);
     let blks: Vec<Pd> =
         config.controllers.iter().enumerate().map(|(n, c)| composer.blk(board, n, c)).collect();
     let vmms: Vec<Pd> = config.cells.iter().enumerate().map(|(n, cell)| composer.vmm(n, cell)).collect();
-    supervisor.children = [timer, console].into_iter().chain(blks).chain(vmms).collect();
+    let ivc = config.has_ivc().then(|| composer.ivc());
+    supervisor.children = [timer, console].into_iter().chain(ivc).chain(blks).chain(vmms).collect();
     composer.system.pds.push(supervisor);
 
     for client in clients(config) {
         composer.common_links(&client);
     }
     composer.shell_console();
+    composer.log_history();
     for (c, controller) in config.controllers.iter().enumerate() {
         composer.disk_stats(c, controller);
     }
+    if config.has_ivc() {
+        composer.management();
+    }
     for (n, cell) in config.cells.iter().enumerate() {
         composer.guest_console(n);
+        if cell.cid.is_some() {
+            composer.ivc_link(n, cell);
+        }
         composer.stats(n, cell);
         composer.lifecycle(n, cell);
+        composer.doorbells(n, cell);
         for (c, controller) in config.controllers.iter().enumerate() {
             if cell.disks.iter().any(|disk| disk.controller == controller.name) {
                 composer.disk_link(n, cell, c, controller);
             }
         }
     }
+    composer.link_stats();
     composer.system
 }
 
@@ -125,6 +141,9 @@ fn clients(config: &Config<'_>) -> Vec<Client> {
         Client::service("timer", Service::Timer),
         Client::service("console", Service::Console),
     ];
+    if config.has_ivc() {
+        clients.push(Client::service(IVC, Service::Ivc));
+    }
     for n in 0..config.controllers.len() {
         clients.push(Client::service(&blk_name(config, n), blk_service(n)));
     }
@@ -180,7 +199,7 @@ impl Composer<'_> {
             name: "supervisor".into(),
             elf: "supervisor.elf",
             priority: priority::SUPERVISOR,
-            stack: STACK,
+            stack: VMM_STACK,
             // To power the machine off.
             smc: true,
             maps: vec![config_map()],
@@ -238,6 +257,19 @@ impl Composer<'_> {
         }
     }
 
+    fn ivc(&mut self) -> Pd {
+        let inflight = self.memory("inflight.ivc".into(), size::IVC_INFLIGHT);
+        Pd {
+            name: IVC.into(),
+            elf: "ivc.elf",
+            priority: priority::SERVICE,
+            stack: STACK,
+            id: Some(Service::Ivc.index()),
+            maps: vec![config_map(), map(&inflight, vaddr::IVC_INFLIGHT, "rw")],
+            ..Pd::default()
+        }
+    }
+
     fn device(&mut self, name: String, at: DeviceAt) -> Map {
         let name = self.region(Region { name, size: at.size, paddr: Some(at.paddr), ..Region::default() });
         Map { cached: false, ..map(&name, vaddr::DEVICE, "rw") }
@@ -265,11 +297,12 @@ impl Composer<'_> {
             maps.push(Map { cached: false, ..map(&registers, vaddr::VIRTIO_REGISTERS, "rw") });
             guest_maps.push(Map { cached: false, ..map_at(&registers, guest::VIRTIO, "r") });
         }
+        self.guest_links(cell, &mut maps, &mut guest_maps);
         let vm = VirtualMachine {
             name: format!("guest.{}", cell.name),
             priority: cell.priority,
-            budget: cell.budget_us,
-            period: cell.period_us,
+            budget: cell.budget_us(),
+            period: cell.period_us(),
             vcpus: cell.vcpus,
             maps: guest_maps,
         };
@@ -291,6 +324,9 @@ impl Composer<'_> {
         if pd != "supervisor" {
             let up = End { pd: pd.into(), id: channel::SUPERVISOR, calls: true };
             self.channel(up, End { pd: "supervisor".into(), id: client.supervisor_id, calls: false });
+            self.notify("supervisor", supervisor_ping(client.supervisor_id), pd, channel::PING);
+            let far = client.far(vaddr::HEALTH);
+            self.link(format!("health.{pd}"), size::PAGE, (pd, vaddr::HEALTH), ("supervisor", far));
         }
         if pd != "console" {
             self.notify(pd, channel::CONSOLE, "console", client.id);
@@ -314,6 +350,13 @@ impl Composer<'_> {
         let client = Client::service("supervisor", Service::Supervisor);
         let own = [vaddr::GUEST_CONSOLE_TX, vaddr::GUEST_CONSOLE_RX];
         self.both_ways(&client, "console", "shell", own, size::GUEST_CONSOLE_RING);
+    }
+
+    /// The last log lines, for the supervisor.
+    fn log_history(&mut self) {
+        let far = vaddr::service_link(Service::Console.index(), vaddr::LOG_HISTORY);
+        let writer = ("console", vaddr::LOG_HISTORY);
+        self.link("log_history".into(), size::LOG_HISTORY, writer, ("supervisor", far));
     }
 
     /// What the supervisor wants of a cell, and what its VMM has made of it.
@@ -341,6 +384,27 @@ impl Composer<'_> {
         if let Some(map) = self.pd(&vmm).maps.last_mut() {
             map.setvar_size = Some("vmm_stats_size".into());
         }
+    }
+
+    /// The broker's counters and the ring of the management service, both with the supervisor.
+    fn management(&mut self) {
+        let far = |own| vaddr::service_link(Service::Ivc.index(), own);
+        let (tx, rx, stats) = (vaddr::MANAGE_TX, vaddr::MANAGE_RX, vaddr::IVC_STATS);
+        self.link("manage_tx.ivc".into(), manage::RING, (IVC, tx), ("supervisor", far(tx)));
+        self.link("manage_rx.ivc".into(), manage::RING, ("supervisor", far(rx)), (IVC, rx));
+        self.link("stats.ivc".into(), size::PAGE, (IVC, stats), ("supervisor", far(stats)));
+    }
+
+    /// A cell's virtio-vsock device: calls, notifications, the broker's page, and the guest's RAM with its queues. No
+    /// physical address: the broker has no device that it could give it to.
+    fn ivc_link(&mut self, n: usize, cell: &Cell<'_>) {
+        let vmm = vmm_name(self.config, n);
+        let up = End { pd: vmm.clone(), id: channel::VMM_IVC, calls: true };
+        self.channel(up, End { pd: IVC.into(), id: channel::client(n), calls: false });
+        let far = vaddr::cell_link(n, vaddr::IVC_STATUS);
+        self.link(format!("status.ivc.{}", cell.name), size::PAGE, (IVC, far), (&vmm, vaddr::IVC_STATUS));
+        let seen = map(&ram_name(cell.name), vaddr::cell_ram(n), "rw");
+        self.pd(IVC).maps.push(Map { setvar_size: Some(format!("guest_ram_size_{n}")), ..seen });
     }
 
     fn disk_link(&mut self, n: usize, cell: &Cell<'_>, c: usize, controller: &Controller<'_>) {

@@ -15,7 +15,8 @@ fn board() -> &'static Board {
     Board::named("qemu_virt_aarch64").unwrap()
 }
 
-/// A description of cells, each with disks at the controllers of these numbers.
+/// A description of cells, each with disks at the controllers of these numbers. Those with an even number of vCPUs have a
+/// virtio-vsock device.
 fn description(controllers: usize, cells: &[(u8, Vec<usize>)]) -> String {
     let mut text = String::from("{ \"controllers\": [");
     for n in 0..controllers {
@@ -25,9 +26,10 @@ fn description(controllers: usize, cells: &[(u8, Vec<usize>)]) -> String {
     text.push_str("], \"cells\": [");
     for (n, (vcpus, disks)) in cells.iter().enumerate() {
         let comma = if n == 0 { "" } else { ", " };
+        let cid = if vcpus % 2 == 0 { format!(r#""cid": {}, "#, 3 + n) } else { String::new() };
         write!(
             text,
-            r#"{comma}{{ "name": "g{n}", "memory": "{}M", "vcpus": {vcpus}, "kernel": "Image", "disks": ["#,
+            r#"{comma}{{ "name": "g{n}", "memory": "{}M", "vcpus": {vcpus}, {cid}"kernel": "Image", "disks": ["#,
             16 + 2 * n
         )
         .unwrap();
@@ -122,7 +124,12 @@ fn one_writer(system: &System, config: &Config<'_>) {
         } else if let Some(cell) = region.name.strip_prefix("guest_ram.") {
             let (_, cell) = config.cell(cell).unwrap();
             let backends: BTreeSet<_> = cell.disks.iter().map(|disk| disk.controller).collect();
-            assert_eq!(writers.len(), 2 + backends.len());
+            assert_eq!(writers.len(), 2 + backends.len() + usize::from(cell.cid.is_some()));
+        } else if let Some(link) = region.name.strip_suffix(".shared") {
+            let link = config.links.iter().find(|l| Some(l.name) == link.strip_prefix("link.")).unwrap();
+            let guests: Vec<String> = link.peers.iter().map(|peer| format!("guest.{peer}")).collect();
+            assert_eq!(writers.len(), guests.len());
+            assert!(guests.iter().all(|guest| writers.contains(&guest.as_str())));
         } else if region.prefill.is_some() {
             assert_eq!(writers, [""; 0], "{}", region.name);
         } else {
@@ -137,8 +144,43 @@ fn the_largest_description_fits() {
     let config = parsed(&text);
     let system = compose(&config, board());
     check(&system, &config);
-    // supervisor, timer, console, the drivers, the VMMs
-    assert_eq!(system.all_pds().len(), 3 + MAX_CONTROLLERS + MAX_CELLS);
+    // supervisor, timer, console, the broker, the drivers, the VMMs
+    assert_eq!(system.all_pds().len(), 4 + MAX_CONTROLLERS + MAX_CELLS);
+}
+
+#[test]
+fn a_link_is_mapped_into_its_peers_only_and_an_output_section_has_one_writer() {
+    let links = r#", "links": [
+        { "name": "l", "peers": ["g0", "g1", "g2"], "shared": "8K", "output": "64K" },
+        { "name": "m", "peers": ["g1", "g0"], "output": "2M" }
+    ] }"#;
+    let text = description(1, &[(1, vec![]), (1, vec![]), (1, vec![]), (1, vec![])]);
+    let text = format!("{}{links}", text.strip_suffix(" }").unwrap());
+    let config = parsed(&text);
+    let system = compose(&config, board());
+    check(&system, &config);
+    let maps = |region: &str| -> Vec<(String, u64, &str)> {
+        let pds = system.all_pds();
+        let pds = pds.iter().map(|pd| (&pd.name, &pd.maps));
+        let vms = system.all_pds().into_iter().filter_map(|pd| pd.vm.as_ref()).map(|vm| (&vm.name, &vm.maps));
+        let all = pds.chain(vms).flat_map(|(who, maps)| maps.iter().map(move |map| (who, map)));
+        all.filter(|(_, map)| map.region == region)
+            .map(|(who, map)| (who.clone(), map.vaddr, map.perms))
+            .collect()
+    };
+    let guest = |n: u32, at: u64, perms| (format!("guest.g{n}"), at, perms);
+    assert_eq!(maps("link.l.shared"), [0, 1, 2].map(|n| guest(n, 0x1000_0000, "rw")));
+    let at = 0x1001_2000;
+    assert_eq!(maps("link.l.output.g1"), [guest(0, at, "r"), guest(1, at, "rw"), guest(2, at, "r")]);
+    assert_eq!(maps("link.m.output.g0"), [guest(0, 0x2020_0000, "rw"), guest(1, 0x2020_0000, "r")]);
+    // Control tables: the VMM fills them in, the guest reads them, and stores exit.
+    let table = maps("link_control.g2");
+    assert_eq!(table, [("vmm_g2".into(), vaddr::LINK_CONTROL as u64, "rw"), guest(2, 0x0b00_0000, "r")]);
+    // A cell without links has nothing of it; one with links and without a cid is still heard.
+    let g3 = system.all_pds().into_iter().find(|pd| pd.name == "vmm_g3").unwrap();
+    assert!(!g3.maps.iter().chain(&g3.vm.as_ref().unwrap().maps).any(|map| map.region.contains("link")));
+    let hears = |cell: &str| system.channels.iter().any(|Channel(a, b)| a.pd == cell && b.pd == "ivc");
+    assert!(hears("vmm_g0") && hears("vmm_g2") && !hears("vmm_g3"));
 }
 
 #[test]
@@ -168,6 +210,13 @@ fn a_cell_sees_its_memory_its_devices_and_nothing_else() {
     let devices: Vec<Device> = config.cells[0].devices().collect();
     assert_eq!(devices, [Device::Disk(0), Device::Disk(1), Device::Console]);
     assert_eq!(size(&system, registers), 0x3000);
+    // The second has vsock behind its console; the broker has its RAM and nobody else's.
+    assert_eq!(config.cells[1].devices().collect::<Vec<_>>(), [Device::Console, Device::Vsock]);
+    let ivc = pds.iter().find(|pd| pd.name == "ivc").unwrap();
+    let ram: Vec<_> = ivc.maps.iter().filter(|map| map.region.starts_with("guest_ram")).collect();
+    assert_eq!(ram.len(), 1);
+    assert_eq!((ram[0].region.as_str(), ram[0].vaddr), ("guest_ram.g1", vaddr::cell_ram(1) as u64));
+    assert!(ivc.paddrs.is_empty());
     // A driver has the RAM of its clients only.
     let blk = pds.iter().find(|pd| pd.name == "blk_c1").unwrap();
     let ram: Vec<_> = blk.maps.iter().filter(|map| map.region.starts_with("guest_ram")).collect();

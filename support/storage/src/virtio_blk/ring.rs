@@ -84,16 +84,18 @@ impl Ring {
         self.dma.load_u16(self.layout().used + 2, Ordering::Acquire).unwrap_or(self.used)
     }
 
-    /// Takes a used element: the id as the device says it.
-    pub fn take(&mut self) -> Option<u32> {
+    /// Takes a used element: the id and the number of bytes written, as the device says them.
+    pub fn take(&mut self) -> Option<(u32, u32)> {
         if self.used_index() == self.used {
             return None;
         }
         let slot = u64::from(self.used & (self.size - 1));
         self.used = self.used.wrapping_add(1);
-        let head = self.dma.load_u32(self.layout().used + 4 + 8 * slot, Ordering::Relaxed).ok()?;
+        let element = self.layout().used + 4 + 8 * slot;
+        let head = self.dma.load_u32(element, Ordering::Relaxed).ok()?;
+        let written = self.dma.load_u32(element + 4, Ordering::Relaxed).ok()?;
         // The nudge is known by its place, whatever the size of the queue.
-        Some(if head == u32::from(self.size - 1) { u32::from(super::MAX_DEPTH) } else { head })
+        Some((if head == u32::from(self.size - 1) { u32::from(super::MAX_DEPTH) } else { head }, written))
     }
 
     /// Asks for an interrupt at the next used element. True if there is one already.

@@ -1,4 +1,4 @@
-//! One virtio-blk device of the guest: the transport here, the backend in a blk PD (protocol::backend).
+//! One virtio device of the guest whose backend is another PD (protocol::backend): blk or ivc. The transport is here.
 
 use core::fmt;
 use core::sync::atomic::Ordering;
@@ -10,15 +10,23 @@ use partita_virtio::mmio::{MAX_CONFIG, Transport};
 
 use crate::machine::{Machine, Page};
 
-/// virtio-blk.
-const DEVICE_ID: u32 = 2;
 /// Registers of an INFO reply.
 const INFO_WORDS: usize = INFO_CONFIG_MR + MAX_CONFIG / 8;
 
-/// Where a disk's backend is.
+/// What kind of device it is: virtio device ids (section 5).
+pub mod device_id {
+    /// Block device.
+    pub const BLK: u32 = 2;
+    /// Socket device.
+    pub const VSOCK: u32 = 19;
+}
+
+/// Where a device's backend is.
 #[derive(Clone, Copy)]
 pub struct Backend<'a> {
-    /// Channel to the blk PD.
+    /// One of [`device_id`].
+    pub id: u32,
+    /// Channel to the backend.
     pub channel: usize,
     /// The backend's number of the device.
     pub device: usize,
@@ -54,7 +62,7 @@ struct Seen {
 }
 
 /// The device.
-pub struct Disk<'a, P> {
+pub struct Remote<'a, P> {
     /// Its registers.
     pub transport: Transport<P>,
     /// Number of its queues.
@@ -64,7 +72,7 @@ pub struct Disk<'a, P> {
     seen: Seen,
 }
 
-/// Why a disk is not there or does not go on. For the log.
+/// Why a device is not there or does not go on. For the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
     /// The backend refused.
@@ -73,17 +81,19 @@ pub enum Trouble {
     Malformed,
 }
 
-impl<'a, P: Page> Disk<'a, P> {
+impl<'a, P: Page> Remote<'a, P> {
     /// Asks the backend for the device. `Err(Refused(Pending))`: ask again when it notifies.
     pub fn new<M: Machine>(machine: &mut M, page: P, backend: Backend<'a>) -> Result<Self, Trouble> {
+        // This VMM may be one that was restarted: nothing of the guest before may be in flight.
+        backend.ask(machine, label::RESET, &[backend.device as u64])?;
         let info = backend.info(machine)?;
         let maxes = [info.queue_size; MAX_QUEUES];
         let maxes = maxes.get(..info.queues).unwrap_or(&maxes);
         let config = info.config.get(..info.config_length).unwrap_or(&info.config);
-        let transport = Transport::new(page, DEVICE_ID, info.features, config, maxes);
-        let mut disk = Self { transport, queues: maxes.len(), page, backend, seen: Seen::default() };
-        disk.look();
-        Ok(disk)
+        let transport = Transport::new(page, backend.id, info.features, config, maxes);
+        let mut remote = Self { transport, queues: maxes.len(), page, backend, seen: Seen::default() };
+        remote.look();
+        Ok(remote)
     }
 
     /// Channel to the backend.

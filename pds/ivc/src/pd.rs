@@ -1,0 +1,149 @@
+//! Which event calls what.
+
+use core::cell::UnsafeCell;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use partita_config::Config;
+use partita_ivc::links::Links;
+use partita_ivc::vsock::{Broker, REPLY_MRS, Tables};
+use partita_protocol::MAX_CELLS;
+use partita_protocol::backend::Status;
+use partita_protocol::layout::channel;
+use partita_ring::log::Logger;
+use sel4_microkit::{
+    Channel, ChannelSet, DeferredAction, Handler, Infallible, MessageInfo, get_mr, protection_domain, set_mr,
+};
+
+use crate::setup;
+
+const SUPERVISOR: Channel = Channel::new(channel::SUPERVISOR);
+const PING: Channel = Channel::new(channel::PING);
+
+/// Message registers that a call may have.
+const CALL_MRS: usize = 6;
+
+/// Memory that is too big for the stack and is taken once.
+struct Static<T> {
+    value: UnsafeCell<T>,
+    taken: AtomicBool,
+}
+
+// SAFETY: the value is reached through `take` only, which hands it out once, and a PD has one thread.
+unsafe impl<T> Sync for Static<T> {}
+
+impl<T> Static<T> {
+    const fn new(value: T) -> Self {
+        Static { value: UnsafeCell::new(value), taken: AtomicBool::new(false) }
+    }
+
+    #[allow(clippy::mut_from_ref)] // Once.
+    fn take(&'static self) -> Option<&'static mut T> {
+        // SAFETY: the swap lets one caller through, ever, so this is the only reference.
+        (!self.taken.swap(true, Ordering::Relaxed)).then(|| unsafe { &mut *self.value.get() })
+    }
+}
+
+static LOGGER: Static<Option<Logger<'static>>> = Static::new(None);
+static CONFIG: Static<Option<Config<'static>>> = Static::new(None);
+static TABLES: Static<Tables> = Static::new(Tables::new());
+static BROKER: Static<Option<Broker>> = Static::new(None);
+
+struct Ivc {
+    /// virtio-vsock. `None` if there is nothing to serve.
+    broker: Option<&'static mut Broker>,
+    /// Shared-memory links, if there are any.
+    links: Option<Links<'static>>,
+    deferred: Option<DeferredAction>,
+}
+
+#[protection_domain]
+fn init() -> impl Handler {
+    setup::alive().begin();
+    // SAFETY: the host tool gives every PD its log ring at the layout's addresses.
+    let logger = unsafe { Logger::at_layout(|| Channel::new(channel::CONSOLE).notify()) };
+    let logger = LOGGER.take().map(|place| &*place.insert(logger));
+    let parts = logger.and_then(|logger| {
+        let place = BROKER.take()?;
+        let (broker, links) = setup::start(logger, CONFIG.take()?, TABLES.take()?)?;
+        Some((place.insert(broker), links))
+    });
+    let (broker, links) = parts.map_or((None, None), |(broker, links)| (Some(broker), links));
+    let mut ivc = Ivc { broker, links, deferred: None };
+    // Doorbells that an earlier life did not get to.
+    let owed = ivc.links.as_mut().map_or(0, Links::recover);
+    ivc.notify(owed);
+    // After a restart the clients' VMMs wait to hear of it.
+    ivc.work();
+    // The loop asks for actions only after an event. Notifications cannot fail.
+    let _ = ivc.deferred.take().map(DeferredAction::execute_now);
+    setup::alive().ready();
+    SUPERVISOR.notify();
+    ivc
+}
+
+impl Ivc {
+    /// After any event: work, then tell the clients.
+    fn work(&mut self) {
+        let Some(broker) = &mut self.broker else { return };
+        broker.run();
+        let clients = broker.take_notify();
+        self.notify(clients);
+    }
+
+    /// Notifies the VMMs of these cells, one bit each.
+    fn notify(&mut self, mut clients: u16) {
+        while clients != 0 {
+            let client = Channel::new(channel::client(clients.trailing_zeros() as usize));
+            clients &= clients - 1;
+            if clients == 0 && self.deferred.is_none() {
+                self.deferred = Some(DeferredAction::new_notify(client));
+            } else {
+                client.notify();
+            }
+        }
+    }
+}
+
+impl Handler for Ivc {
+    type Error = Infallible;
+
+    fn notified(&mut self, channels: ChannelSet) -> Result<(), Infallible> {
+        if channels.contains(PING) {
+            setup::alive().beat();
+        }
+        let mut rung = 0;
+        for client in (0..MAX_CELLS).filter(|n| channels.contains(Channel::new(channel::client(*n)))) {
+            if let Some(broker) = &mut self.broker {
+                broker.kicked(client);
+            }
+            if let Some(links) = &mut self.links {
+                rung |= links.ring(client);
+            }
+        }
+        self.notify(rung);
+        self.work();
+        Ok(())
+    }
+
+    fn protected(&mut self, from: Channel, message: MessageInfo) -> Result<MessageInfo, Infallible> {
+        let mut mrs = [0; CALL_MRS];
+        for (i, mr) in mrs.iter_mut().enumerate().take(message.count()) {
+            *mr = get_mr(i);
+        }
+        let mut reply = [0; REPLY_MRS];
+        let mut count = 1;
+        match (&mut self.broker, from.index().checked_sub(channel::client(0))) {
+            (Some(broker), Some(client)) => count = broker.call(client, message.label(), &mrs, &mut reply),
+            _ => reply[0] = Status::Failed as u64,
+        }
+        self.work();
+        for (i, mr) in reply.iter().enumerate().take(count) {
+            set_mr(i, *mr);
+        }
+        Ok(MessageInfo::new(0, count))
+    }
+
+    fn take_deferred_action(&mut self) -> Option<DeferredAction> {
+        self.deferred.take()
+    }
+}
