@@ -27,9 +27,9 @@ use crate::disk;
 /// The prompt of the root shell on the disk.
 pub const PROMPT: &str = "root@debian1:~# ";
 /// From QEMU's start to the prompt. Seconds on an idle machine; the limit is for a loaded one.
-pub const BOOT: Duration = Duration::from_secs(180);
+pub const BOOT: Duration = Duration::from_secs(300);
 /// For a command that does little.
-pub const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_secs(120);
 /// What the supervisor says last.
 pub const POWERED_OFF: &str = "[supervisor] power off: ok";
 
