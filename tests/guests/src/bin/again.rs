@@ -117,7 +117,7 @@ mod guest {
         fill(WRITTEN, WRITTEN + SECTORS * 512, |offset| said(run, offset));
 
         machine::set_timer(Some(frequency() / 1000));
-        let until = now() + 2 * frequency();
+        let until = now() + 30 * frequency();
         let mut seen = acknowledge();
         while seen != 27 && now() < until {
             if seen < 1020 {
