@@ -5,3 +5,4 @@ pub mod disk;
 pub mod fixture;
 pub mod qmp;
 pub mod terminal;
+pub mod specification;
