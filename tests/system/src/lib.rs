@@ -4,5 +4,6 @@ pub mod check;
 pub mod disk;
 pub mod fixture;
 pub mod qmp;
-pub mod terminal;
+pub mod soak;
 pub mod specification;
+pub mod terminal;
