@@ -15,10 +15,10 @@ use partita_ring::{AtomicU64, Header, Mine, Yours};
 
 use crate::{End, Error, Sections, Session, Wait};
 
-/// All interleavings with up to three preemptions: without a bound there are too many to finish.
+/// All interleavings with up to two preemptions: without a bound there are too many to finish.
 fn model(f: impl Fn() + Sync + Send + 'static) {
     let mut builder = ::loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
+    builder.preemption_bound = Some(2);
     builder.check(f);
 }
 
