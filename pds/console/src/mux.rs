@@ -163,6 +163,18 @@ impl<'a> Mux<'a> {
         }
     }
 
+    /// Number of the console in front.
+    pub fn front(&self) -> usize {
+        self.front
+    }
+
+    /// Brings a console to the front without a word, as after a restart. A number without a console changes nothing.
+    pub fn set_front(&mut self, console: usize) {
+        if let Some(Some(_)) = self.guests.get(console) {
+            self.front = console;
+        }
+    }
+
     /// A byte was typed.
     pub fn typed(&mut self, byte: u8) {
         match self.keys.feed(byte) {

@@ -16,6 +16,9 @@ use sel4_microkit::{
 
 use crate::setup;
 
+const SUPERVISOR: Channel = Channel::new(channel::SUPERVISOR);
+const PING: Channel = Channel::new(channel::PING);
+
 /// Message registers that a call may have.
 const CALL_MRS: usize = 6;
 
@@ -55,6 +58,7 @@ struct Ivc {
 
 #[protection_domain]
 fn init() -> impl Handler {
+    setup::alive().begin();
     // SAFETY: the host tool gives every PD its log ring at the layout's addresses.
     let logger = unsafe { Logger::at_layout(|| Channel::new(channel::CONSOLE).notify()) };
     let logger = LOGGER.take().map(|place| &*place.insert(logger));
@@ -68,6 +72,12 @@ fn init() -> impl Handler {
     // Doorbells that an earlier life did not get to.
     let owed = ivc.links.as_mut().map_or(0, Links::recover);
     ivc.notify(owed);
+    // After a restart the clients' VMMs wait to hear of it.
+    ivc.work();
+    // The loop asks for actions only after an event. Notifications cannot fail.
+    let _ = ivc.deferred.take().map(DeferredAction::execute_now);
+    setup::alive().ready();
+    SUPERVISOR.notify();
     ivc
 }
 
@@ -98,6 +108,9 @@ impl Handler for Ivc {
     type Error = Infallible;
 
     fn notified(&mut self, channels: ChannelSet) -> Result<(), Infallible> {
+        if channels.contains(PING) {
+            setup::alive().beat();
+        }
         let mut rung = 0;
         for client in (0..MAX_CELLS).filter(|n| channels.contains(Channel::new(channel::client(*n)))) {
             if let Some(broker) = &mut self.broker {

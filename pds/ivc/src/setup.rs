@@ -7,6 +7,7 @@ use partita_config::Config;
 use partita_ivc::links::Links;
 use partita_ivc::vsock::{Broker, Tables};
 use partita_protocol::MAX_CELLS;
+use partita_protocol::alive::Alive;
 use partita_protocol::backend::BackendStatus;
 use partita_protocol::layout::{guest, vaddr};
 use partita_protocol::links::{DoorbellRx, DoorbellTx, LinkStats};
@@ -18,6 +19,12 @@ use sel4_microkit::var;
 /// An address that the system description maps.
 fn at<T>(address: usize) -> NonNull<T> {
     NonNull::with_exposed_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
+}
+
+/// Our signs of life.
+pub fn alive() -> &'static Alive {
+    // SAFETY: the host tool maps the page in every child of the supervisor; only we write it, through its atomics.
+    unsafe { at::<Alive>(vaddr::HEALTH).as_ref() }
 }
 
 /// Size of each cell's RAM, as the system description sets it; 0: not a client.

@@ -13,11 +13,13 @@ use partita_protocol::timer::{NEVER, TimerRequest};
 use partita_ring::history::Reader;
 use partita_ring::log::{Limiter, Logger};
 use partita_ring::log_line;
+use partita_supervisor::injection::Injection;
 use partita_supervisor::lifecycle::{By, Cell, Lifecycle, Order, Reaction, Refused};
 use partita_supervisor::manage::Service;
 use partita_supervisor::manage::mail::Mail;
 use partita_supervisor::power::Power;
-use partita_supervisor::shell::view::{CellView, DiskView, System};
+use partita_supervisor::restarts::{Restarts, Why};
+use partita_supervisor::shell::view::{CellView, DiskView, PdView, System};
 use partita_supervisor::watchdog::{Finding, Watchdog};
 use sel4_microkit::Channel;
 use sel4_vm::{cntfrq, cntpct};
@@ -39,8 +41,14 @@ pub struct Machine {
     pub lifecycle: Lifecycle,
     pub power: Power,
     pub console_lives: bool,
-    /// PDs that have faulted.
+    /// PDs that have faulted or hung, for no reason of ours.
     pub deaths: u32,
+    pub pds: Restarts,
+    /// Fault injection that is under way.
+    pub injection: Option<Injection>,
+    /// Child id of a PD that was made to fault, and what to say of it.
+    pub killed: Option<(usize, Why)>,
+    next_ping: u64,
     pub mail: &'static mut Mail,
     history: Reader<'static>,
     /// For what a guest can make us say.
@@ -63,6 +71,10 @@ impl Machine {
             power: Power::On,
             console_lives: true,
             deaths: 0,
+            pds: Restarts::new(|id| Pd::from_id(id).and_then(pages::health).is_some(), cntfrq()),
+            injection: None,
+            killed: None,
+            next_ping: cntpct().saturating_add(cntfrq()),
             mail,
             history: pages::history(),
             refusals: Limiter::new(5, cntfrq()),
@@ -164,6 +176,12 @@ impl Machine {
             self.watch(now);
             self.watchdog.looked(now);
         }
+        self.start_due();
+        if self.next_ping <= now {
+            self.next_ping = now.saturating_add(cntfrq());
+            self.ping();
+        }
+        self.inject();
         self.power_off_if_due();
         self.arm();
     }
@@ -193,13 +211,24 @@ impl Machine {
         }
     }
 
-    /// Asks for a wake-up at the next moment that matters. A deadline that has passed fires at once.
-    fn arm(&self) {
+    /// The next moment that matters.
+    pub fn deadline(&self) -> u64 {
         let power = match self.power {
             Power::Draining { deadline } => deadline,
             Power::On | Power::Off => NEVER,
         };
-        let deadline = power.min(self.last_call).min(self.watchdog.deadline());
+        let injection = self.injection.map_or(NEVER, |series| series.deadline());
+        power
+            .min(self.last_call)
+            .min(self.watchdog.deadline())
+            .min(self.next_ping)
+            .min(self.pds.deadline())
+            .min(injection)
+    }
+
+    /// Asks for a wake-up then. A deadline that has passed fires at once.
+    pub fn arm(&self) {
+        let deadline = self.deadline();
         let before = self.request.deadline.swap(deadline, Ordering::AcqRel);
         if deadline != NEVER || before != NEVER {
             TIMER.notify();
@@ -356,6 +385,18 @@ impl System for Machine {
         log_line!(self.logger, "{}: {} ({})", self.cell_name(n), order.answer(), self.who(by));
         self.publish_and_notify(n);
         Ok(())
+    }
+
+    fn pd(&self, n: usize) -> Option<PdView> {
+        self.pd_view(n)
+    }
+
+    fn restart_pd(&mut self, n: usize) -> Result<(), &'static str> {
+        self.order_restart(n)
+    }
+
+    fn kill(&mut self, n: usize, count: u32, every: u32) -> Result<(), &'static str> {
+        self.begin_kill(n, count, every)
     }
 
     fn send(&mut self, to: Option<usize>, by: By, text: &str) -> usize {

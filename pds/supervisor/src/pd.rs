@@ -4,14 +4,14 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use partita_config::pd::Pd;
-use partita_protocol::MAX_CELLS;
-use partita_protocol::layout::{Service, channel, supervisor_vmm};
+use partita_protocol::layout::{Service, channel};
 use partita_protocol::supervisor::{StopReason, label};
 use partita_ring::Duplex;
 use partita_ring::log::{Limiter, Logger};
 use partita_ring::log_line;
 use partita_supervisor::fault;
 use partita_supervisor::manage::mail::Mail;
+use partita_supervisor::restarts::{CHILDREN, Why};
 use partita_supervisor::shell::{Output, Shell};
 use sel4_microkit::{
     Channel, ChannelSet, Child, Handler, Infallible, MessageInfo, debug_println, get_mr, protection_domain,
@@ -71,13 +71,6 @@ struct Supervisor {
     nonsense: Limiter,
 }
 
-/// What becomes of a PD that faulted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sentence {
-    /// It stays as it is.
-    Hold,
-}
-
 impl Supervisor {
     fn child(who: Pd) -> Option<ChildPd> {
         who.id().map(ChildPd::new)
@@ -109,11 +102,6 @@ impl Supervisor {
             debug_println!();
         }
     }
-
-    /// Restarts come with issue 5; whatever decides about them decides here.
-    fn sentence(&self, _who: Pd) -> Sentence {
-        Sentence::Hold
-    }
 }
 
 /// The kernel's own output, where it has any.
@@ -130,11 +118,17 @@ impl Handler for Supervisor {
     type Error = Infallible;
 
     fn notified(&mut self, channels: ChannelSet) -> Result<(), Infallible> {
-        for n in (0..MAX_CELLS).filter(|n| channels.contains(Channel::new(supervisor_vmm(*n)))) {
-            self.machine.changed(n);
+        for id in (0..CHILDREN).filter(|id| channels.contains(Channel::new(*id))) {
+            let Some(who) = Pd::from_id(id) else { continue };
+            self.machine.answered(who);
+            if let Pd::Vmm(n) = who {
+                self.machine.changed(n);
+            }
         }
         if channels.contains(TIMER) {
             self.machine.tick();
+        } else {
+            self.machine.check_timer();
         }
         if channels.contains(LINE) {
             self.talk();
@@ -166,26 +160,15 @@ impl Handler for Supervisor {
     fn fault(&mut self, child: Child, message: MessageInfo) -> Result<Option<MessageInfo>, Infallible> {
         let fault = FaultInfo::new(message.inner());
         let Some(who) = Pd::from_id(child.index()) else { return Ok(None) };
-        self.machine.deaths = self.machine.deaths.saturating_add(1);
-        if who == Pd::Service(Service::Console) {
-            self.machine.console_lives = false;
-        }
-        self.report(who, &fault);
-        match self.sentence(who) {
-            Sentence::Hold => {
-                // It is stopped by its fault; this also takes the fault out of our reply object.
-                let _ = Self::child(who).map(|child| child.stop());
-                log_line!(self.machine.logger, "{} stays stopped", self.machine.name(who));
+        let why = self.machine.why(who);
+        if why == Why::Fault {
+            self.machine.deaths = self.machine.deaths.saturating_add(1);
+            if who == Pd::Service(Service::Console) {
+                self.machine.console_lives = false;
             }
+            self.report(who, &fault);
         }
-        match who {
-            Pd::Vmm(cell) => {
-                let reaction = self.machine.lifecycle.vmm_died(cell);
-                self.machine.react(cell, reaction);
-            }
-            Pd::Service(Service::Console) => self.machine.drained(),
-            Pd::Service(_) => {}
-        }
+        self.machine.died(who, why);
         Ok(None)
     }
 }

@@ -11,6 +11,7 @@ use heapless::Vec as Slots;
 use partita_guest::gic::Injection;
 use partita_guest::registers;
 use partita_protocol::MAX_VCPUS;
+use partita_protocol::alive::Alive;
 use partita_protocol::backend::{self, BackendStatus, DeviceStatus, Status};
 use partita_protocol::layout::{channel, guest};
 use partita_protocol::lifecycle::{Actual, Wanted};
@@ -232,6 +233,7 @@ struct Shared {
     stats: &'static VmmStats,
     wanted: &'static Wanted,
     actual: &'static Actual,
+    alive: &'static Alive,
     bells: (&'static DoorbellTx, &'static DoorbellRx),
 }
 
@@ -257,6 +259,7 @@ impl Shared {
             request: leak(TimerRequest { deadline: Default::default() }),
             stats: leak(VmmStats::new()),
             wanted: leak(Wanted::default()),
+            alive: leak(Alive::default()),
             actual: leak(Actual::default()),
             bells: (leak(DoorbellTx::default()), leak(DoorbellRx::default())),
         }
@@ -311,11 +314,13 @@ impl Guest {
     /// The same with several vCPUs.
     pub fn with_vcpus(autostart: bool, vcpus: usize) -> Self {
         let machine = FakeMachine::default();
-        let Shared { ram, pages, log, console, backend, timer, request, stats, wanted, actual, bells } =
+        let Shared { ram, pages, log, console, backend, timer, request, stats, wanted, actual, alive, bells } =
             SHARED.with(|shared| *shared);
         backend.devices[0].needs_reset.store(0, Ordering::Relaxed);
         timer.fired.store(0, Ordering::Relaxed);
         wanted.valid.store(0, Ordering::Relaxed);
+        alive.clear();
+        actual.held.iter().flatten().for_each(|intid| intid.store(0, Ordering::Relaxed));
         let attach = |(mine, yours)| Duplex::new(mine, yours);
         let link = Description { id: 3, peers: 2, peer: 1, shared: 0x2000, output: 0x1_0000 };
         let link = Links::new([link].into_iter().collect(), [pages[2]].into_iter(), *bells, 62_500_000);
@@ -323,6 +328,7 @@ impl Guest {
         let disk = Backend { id: device_id::BLK, channel: 0, device: 0, status: backend };
         let _ = devices.push(Slot::Waiting(pages[0], disk));
         let vmm = Vmm::new(Parts {
+            alive,
             machine: machine.clone(),
             logger: Logger::new(log[0].0, log[0].1, || ()),
             ram: ram.ram(),

@@ -4,7 +4,7 @@ use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
 use heapless::Vec;
-use partita_config::{Boot, Cell, CellLink, Config, Device};
+use partita_config::{Boot, Cell, Config, Device};
 use partita_pd_vmm::links::{Description, Links};
 use partita_pd_vmm::load::Images;
 use partita_pd_vmm::machine::Machine;
@@ -105,6 +105,8 @@ fn init() -> Pd {
         cell: cell_link,
         stats,
         autostart: cell.autostart,
+        // SAFETY: likewise for the page with our signs of life.
+        alive: unsafe { page(vaddr::HEALTH) },
     }))
 }
 
@@ -146,7 +148,7 @@ fn backend(config: &Config<'_>, cell: &Cell<'_>, device: Device) -> Option<Backe
 
 /// The cell's links, if it has any.
 fn links(config: &Config<'_>, cell: &Cell<'_>) -> Option<Links<'static>> {
-    let describe = |part: CellLink<'_, '_>| Description {
+    let describe = |part: partita_config::CellLink<'_, '_>| Description {
         id: part.id().into(),
         peers: part.link.peers.len(),
         peer: part.peer,

@@ -9,6 +9,7 @@ use heapless::Vec;
 use partita_guest::gic::Vgic;
 use partita_guest::psci::Cpus;
 use partita_guest::vtimer::{self, Alarm};
+use partita_protocol::alive::Alive;
 use partita_protocol::layout::{channel, guest};
 use partita_protocol::lifecycle::{Actual, Wanted};
 use partita_protocol::stats::{Counter, VmmStats};
@@ -116,6 +117,7 @@ pub struct Vmm<'a, M, P> {
     pub(crate) terminal: Terminal<'a, P>,
     pub(crate) links: Option<Links<'a>>,
     pub(crate) stats: &'a VmmStats,
+    alive: &'a Alive,
     pub(crate) phase: Phase,
     pub(crate) cell: CellLink<'a>,
     /// Epoch of the start that was last asked for.
@@ -167,6 +169,8 @@ pub struct Parts<'a, M, P> {
     pub stats: &'a VmmStats,
     /// Start at once.
     pub autostart: bool,
+    /// Signs of life, for the supervisor.
+    pub alive: &'a Alive,
 }
 
 impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
@@ -176,6 +180,7 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         let mut vcpus = Vec::new();
         vcpus.resize(count, Vcpu::Off).unwrap_or_default();
         let second = parts.machine.frequency();
+        let again = parts.alive.begin();
         Self {
             machine: parts.machine,
             logger: parts.logger,
@@ -189,13 +194,15 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
             terminal: parts.terminal,
             links: parts.links,
             stats: parts.stats,
+            alive: parts.alive,
             phase: Phase::Stopped(parts.autostart),
             cell: parts.cell,
             epoch: parts.autostart.then_some(0),
             ended: None,
-            published: [0; 4],
-            fresh: true,
-            used: [false; MAX_VCPUS],
+            // What the page says now may be an earlier life's.
+            published: if again { [u32::MAX; 4] } else { [0; 4] },
+            fresh: !again,
+            used: [again; MAX_VCPUS],
             timer: parts.timer,
             alarm: Alarm::new(),
             timer_owed: [false; MAX_VCPUS],
@@ -210,6 +217,12 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
     ///
     /// A wish that is there already counts for more than `autostart`: this VMM may be one that was restarted.
     pub fn begin(&mut self) -> Next {
+        if !self.fresh {
+            // The guest may still run, and the reply object of an earlier life hold one of its faults.
+            for vcpu in 0..self.vcpus.len() {
+                self.machine.suspend(vcpu);
+            }
+        }
         if self.cell.wanted.get().is_some() {
             self.phase = Phase::Stopped(false);
             self.epoch = None;
@@ -217,6 +230,8 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         } else {
             self.look_for_devices();
         }
+        self.alive.ready();
+        self.machine.signal(channel::SUPERVISOR);
         self.next()
     }
 
@@ -260,6 +275,9 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         }
         if from(channel::CONSOLE) && self.phase == Phase::Running {
             self.use_terminal(|_| ());
+        }
+        if from(channel::PING) {
+            self.alive.beat();
         }
         if from(channel::SUPERVISOR) {
             self.supervisor_notified();
@@ -354,6 +372,12 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         for vcpu in 0..self.vcpus.len() {
             let mut any = false;
             while let Some(injection) = self.gic.next_injection(vcpu) {
+                // First, so that a VMM that is restarted knows at least of what is there.
+                if let Some(held) =
+                    self.cell.actual.held.get(vcpu).and_then(|all| all.get(injection.index as usize))
+                {
+                    held.store(u32::from(injection.intid) + 1, Ordering::Relaxed);
+                }
                 self.machine.inject(vcpu, injection);
                 self.stats.count(Counter::Injections);
                 any = true;

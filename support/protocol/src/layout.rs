@@ -29,6 +29,8 @@ pub mod channel {
     pub const SUPERVISOR: usize = 41;
     /// To `timer`.
     pub const TIMER: usize = 42;
+    /// From `supervisor`: "are you alive?", once a second (see [`crate::alive`]).
+    pub const PING: usize = 43;
 
     /// In a VMM: to `blk` number `n`.
     pub const fn vmm_blk(n: usize) -> usize {
@@ -101,6 +103,12 @@ impl Service {
 /// `supervisor`'s channel and child id for the VMM of cell `n`.
 pub const fn supervisor_vmm(cell: usize) -> usize {
     16 + cell
+}
+
+/// `supervisor`'s channel id for the pings to its child with this id ([`Service::index`] or [`supervisor_vmm`]).
+pub const fn supervisor_ping(child: usize) -> usize {
+    let cells = supervisor_vmm(0);
+    channel::PING + if child < cells { child } else { Service::COUNT + child - cells }
 }
 
 /// Virtual addresses. A VMM or a service maps its own end of a link at the fixed address; a service that has one link per
@@ -181,7 +189,8 @@ pub mod vaddr {
     /// The last log lines of all PDs, as printed (`partita_ring::history`): written by console, read by the supervisor at
     /// `service_link(Console, ..)`.
     pub const LOG_HISTORY: usize = 0x1154_0000;
-    /// Sign of life of a PD: written by it, read by the supervisor at its `service_link` or `cell_link`.
+    /// Signs of life of a PD ([`crate::alive::Alive`]): written by it, read by the supervisor at its `service_link` or
+    /// `cell_link`.
     pub const HEALTH: usize = 0x1168_0000;
     /// In ivc: pages that survive its restart (chains of the guests that it holds), and nobody else maps.
     pub const IVC_INFLIGHT: usize = 0x1140_0000;
@@ -274,5 +283,6 @@ pub mod guest {
 const _: () = assert!(channel::service(Service::COUNT - 1) < channel::CONSOLE);
 const _: () = assert!(channel::client(MAX_CELLS - 1) < channel::service(0));
 const _: () = assert!(supervisor_vmm(MAX_CELLS - 1) < 40);
+const _: () = assert!(supervisor_ping(supervisor_vmm(MAX_CELLS - 1)) <= 61);
 const _: () = assert!(vaddr::cell_link(MAX_CELLS - 1, vaddr::BACKEND_STATUS) < vaddr::GUEST_KERNEL);
 const _: () = assert!(guest::LINK_MEMORY + crate::MAX_CELL_LINKS as u64 * guest::LINK_STRIDE <= guest::RAM);

@@ -5,6 +5,7 @@
 //! runs; it is numbers and plain structures. See docs/architecture.md, "Borders".
 #![cfg_attr(not(test), no_std)]
 
+pub mod alive;
 pub mod backend;
 pub mod disk_stats;
 pub mod ivc_stats;

@@ -238,7 +238,7 @@ impl Answer {
                 out.text_of("help", command.help);
                 out.close("}");
             }),
-            Run::Cells | Run::Order(_) | Run::Send | Run::ShutDown => {
+            Run::Cells | Run::Order(_) | Run::Send | Run::ShutDown | Run::Services | Run::Kill => {
                 let cells = (0..MAX_CELLS).map_while(|n| Some((n, system.cell(n)?)));
                 self.list("cells", first, cells, |out, (n, view)| out.cell(n, &view));
             }

@@ -9,8 +9,8 @@ use core::fmt::{self, Write};
 use heapless::String;
 use partita_protocol::MAX_CELLS;
 
-use super::text;
 use super::view::System;
+use super::{services, text};
 use crate::lifecycle::{By, Order};
 use crate::manage::mail::TEXT_MAX;
 
@@ -43,6 +43,8 @@ pub enum Argument {
     CellText,
     /// Text.
     Text,
+    /// The shell's own: what follows it, as `help` shows it.
+    Shell(&'static str),
 }
 
 impl Argument {
@@ -54,6 +56,7 @@ impl Argument {
             Argument::MaybeCell | Argument::MaybeName => "[NAME]",
             Argument::CellText => "NAME TEXT",
             Argument::Text => "TEXT",
+            Argument::Shell(form) => form,
         }
     }
 
@@ -82,6 +85,10 @@ pub enum Run {
     Send,
     /// Which version this is.
     Version,
+    /// Table of protection domains.
+    Services,
+    /// Fault injection.
+    Kill,
     /// Switch the machine off.
     ShutDown,
     /// The list of commands.
@@ -93,13 +100,20 @@ const fn command(name: &'static str, argument: Argument, run: Run, help: &'stati
 }
 
 /// All of them.
-pub const COMMANDS: [Command; 15] = [
+pub const COMMANDS: [Command; 17] = [
     command("cells", Argument::None, Run::Cells, "what the guests do"),
     command("start", Argument::Cell, Run::Order(Order::Start), "start a guest with fresh memory"),
     command("stop", Argument::Cell, Run::Order(Order::Stop), "switch a guest off at once, as by its plug"),
     command("pause", Argument::Cell, Run::Order(Order::Pause), "stop its vCPUs where they are"),
     command("resume", Argument::Cell, Run::Order(Order::Resume), "let a paused guest go on"),
     command("restart", Argument::Cell, Run::Order(Order::Restart), "start it afresh, whatever it does now"),
+    command("services", Argument::Shell(""), Run::Services, "what the protection domains do"),
+    command(
+        "kill",
+        Argument::Shell("NAME ..."),
+        Run::Kill,
+        "test: [COUNT [MS]]: make a PD fault where it is",
+    ),
     command("disks", Argument::None, Run::Disks, "their windows, requests and latencies"),
     command("links", Argument::None, Run::Links, "links between guests"),
     command("stats", Argument::MaybeCell, Run::Stats, "exits and interrupts of one guest or all"),
@@ -205,6 +219,7 @@ impl Mistake<'_> {
                 let Command { name, argument, .. } = command;
                 let form = argument.shown();
                 match (argument, json) {
+                    (Argument::Shell(_), _) => write!(out, "{name} is for the shell: {name} {form}"),
                     (Argument::None, false) => write!(out, "{name} stands alone; nothing can follow it"),
                     (Argument::None, true) => {
                         write!(out, "{name} stands alone: without \"cell\" and \"text\"")
@@ -245,6 +260,17 @@ impl Mistake<'_> {
 
 /// Runs one line of the shell. `Err` only if `out` fails.
 pub fn execute(name: &str, words: &[&str], system: &mut impl System, out: &mut dyn Write) -> fmt::Result {
+    // What is about PDs is the shell's alone: the management service serves guests.
+    match (name, words) {
+        ("services", []) => return services::list(system, out),
+        ("kill", words) => return services::kill(system, words, out),
+        ("restart", [name]) => {
+            if let Some(pd) = services::find(system, name) {
+                return services::restart(system, pd, out);
+            }
+        }
+        _ => {}
+    }
     let call = match resolve(name, words.first().copied(), words.len(), system) {
         Ok(call) => call,
         Err(mistake) => {
@@ -269,7 +295,7 @@ pub fn execute(name: &str, words: &[&str], system: &mut impl System, out: &mut d
             Ok(())
         }
         (Run::Help, _) => help(out),
-        (Run::Cells | Run::Order(_), _) => text::cells(system, out),
+        (Run::Cells | Run::Order(_) | Run::Services | Run::Kill, _) => text::cells(system, out),
     }
 }
 

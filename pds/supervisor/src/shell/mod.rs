@@ -9,6 +9,7 @@
 pub mod command;
 pub mod completion;
 pub mod log;
+mod services;
 pub mod table;
 pub mod text;
 pub mod view;

@@ -195,11 +195,6 @@ impl Vgic {
         Some(intid)
     }
 
-    /// What the list registers of `vcpu` may still hold.
-    pub fn held(&self, vcpu: usize) -> [Option<u16>; LIST_REGISTERS] {
-        self.cpus.get(vcpu).map_or([None; LIST_REGISTERS], |cpu| cpu.lists)
-    }
-
     /// The list registers of `vcpu` are known to be empty.
     pub fn emptied(&mut self, vcpu: usize) {
         for index in 0..LIST_REGISTERS {

@@ -12,7 +12,7 @@ mod links;
 use partita_config::{Cell, Config, Controller, Pd as Who};
 use partita_protocol::{
     disk_stats,
-    layout::{self, Service, channel, guest, priority, size, supervisor_vmm, vaddr},
+    layout::{self, Service, channel, guest, priority, size, supervisor_ping, supervisor_vmm, vaddr},
     manage,
 };
 
@@ -23,7 +23,7 @@ use crate::board::{Board, DeviceAt};
 const GICV: &str = "gicv";
 /// Stack of every PD: parsing partita.json is what needs most.
 const STACK: u64 = 0x2_0000;
-/// The VMM also keeps its devices there.
+/// The VMM also keeps its devices there, the supervisor the state of all its children.
 const VMM_STACK: u64 = 0x3_0000;
 /// Name of the broker.
 const IVC: &str = "ivc";
@@ -199,7 +199,7 @@ impl Composer<'_> {
             name: "supervisor".into(),
             elf: "supervisor.elf",
             priority: priority::SUPERVISOR,
-            stack: STACK,
+            stack: VMM_STACK,
             // To power the machine off.
             smc: true,
             maps: vec![config_map()],
@@ -324,6 +324,9 @@ impl Composer<'_> {
         if pd != "supervisor" {
             let up = End { pd: pd.into(), id: channel::SUPERVISOR, calls: true };
             self.channel(up, End { pd: "supervisor".into(), id: client.supervisor_id, calls: false });
+            self.notify("supervisor", supervisor_ping(client.supervisor_id), pd, channel::PING);
+            let far = client.far(vaddr::HEALTH);
+            self.link(format!("health.{pd}"), size::PAGE, (pd, vaddr::HEALTH), ("supervisor", far));
         }
         if pd != "console" {
             self.notify(pd, channel::CONSOLE, "console", client.id);

@@ -1,7 +1,9 @@
+use super::super::view::PdView;
 use super::*;
 use crate::lifecycle::Refused;
 use crate::manage::mail::Mail;
 use crate::manage::{self, Service};
+use crate::restarts::{State, Why};
 use crate::shell::text::TITLE;
 use crate::shell::view::{CellView, DiskView};
 use partita_config::Partition;
@@ -15,6 +17,8 @@ pub struct Fake {
     disks: usize,
     pub orders: std::vec::Vec<(usize, Order)>,
     pub off: bool,
+    pub kills: std::vec::Vec<(usize, u32, u32)>,
+    pub restarted: std::vec::Vec<usize>,
     pub by: std::vec::Vec<By>,
     pub log: std::string::String,
     /// Bytes of the log that are not kept any more.
@@ -34,6 +38,8 @@ impl Fake {
             disks: 1,
             orders: vec![],
             off: false,
+            kills: vec![],
+            restarted: vec![],
             by: vec![],
             log: "[timer] ready\n[vmm_debian1] started\n[supervisor] debian2: restarts (shell)\n[vmm_debian10] x\n".into(),
             forgotten: 0,
@@ -110,6 +116,31 @@ impl System for Fake {
         self.orders.push((n, order));
         self.by.push(by);
         self.refused.map_or(Ok(()), Err)
+    }
+
+    fn pd(&self, n: usize) -> Option<PdView> {
+        let (name, why) = [(0, ("timer", None)), (4, ("blk_disk0", Some(Why::Hang)))]
+            .into_iter()
+            .find(|(id, _)| *id == n)?
+            .1;
+        let name = name.try_into().unwrap();
+        Some(PdView {
+            name,
+            state: if n == 0 { State::Up } else { State::Held },
+            restarts: 5,
+            beats: 77,
+            why,
+        })
+    }
+
+    fn restart_pd(&mut self, n: usize) -> Result<(), &'static str> {
+        self.restarted.push(n);
+        if n == 0 { Err("cannot") } else { Ok(()) }
+    }
+
+    fn kill(&mut self, n: usize, count: u32, every: u32) -> Result<(), &'static str> {
+        self.kills.push((n, count, every));
+        Ok(())
     }
 
     fn send(&mut self, to: Option<usize>, _by: By, text: &str) -> usize {
@@ -298,4 +329,40 @@ fn distances() {
     assert_eq!(distance(&long, &long), 0);
     assert_eq!(COMMANDS.iter().filter(|c| c.name.len() > 9).count(), 0);
     assert!(Counter::ALL.iter().all(|counter| counter.name().len() <= TITLE - 2));
+}
+
+#[test]
+fn protection_domains_are_listed_restarted_and_killed() {
+    let mut system = Fake::two();
+    let lines = run(&mut system, "services");
+    let lines: std::vec::Vec<_> = lines.lines().collect();
+    assert!(lines[0].starts_with("PD") && lines[0].ends_with("last stopped because"), "{lines:?}");
+    assert!(lines[1].contains("timer") && lines[1].contains("up"), "{lines:?}");
+    assert!(
+        lines[2].contains("blk_disk0") && lines[2].contains("held") && lines[2].contains("it hung"),
+        "{lines:?}"
+    );
+    assert_eq!(run(&mut system, "restart blk_disk0"), "blk_disk0: restarts\n");
+    assert_eq!(run(&mut system, "restart timer"), "timer cannot\n");
+    assert_eq!(system.restarted, [4, 0]);
+    assert_eq!(run(&mut system, "restart debian1"), "debian1: restarts\n");
+    assert_eq!(system.orders, [(0, Order::Restart)]);
+    assert_eq!(run(&mut system, "services all"), "services is for the shell: services \n");
+    assert!(run(&mut system, "restart blk").contains("there is no cell blk"));
+    assert_eq!(run(&mut system, "kill blk_disk0"), "blk_disk0: killed 1 times, every 1000 ms\n");
+    run(&mut system, "kill blk_disk0 500");
+    run(&mut system, "kill timer 3 20");
+    assert_eq!(system.kills, [(4, 1, 1000), (4, 500, 1000), (0, 3, 20)]);
+    for line in [
+        "kill",
+        "kill blk_disk0 x",
+        "kill blk_disk0 0",
+        "kill blk_disk0 1 0",
+        "kill blk_disk0 1 2 3",
+        "kill blk_disk0 -1",
+    ] {
+        assert!(run(&mut system, line).starts_with("kill takes"), "{line}");
+    }
+    assert!(run(&mut system, "kill vmm_x").starts_with("there is no PD vmm_x"));
+    assert_eq!(system.kills.len(), 3);
 }
