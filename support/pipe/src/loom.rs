@@ -1,6 +1,6 @@
 //! Interleavings that the memory model allows, of two ends that run at the same time.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test -p partita-pipe --release --lib loom`
+//! `RUSTFLAGS="--cfg loom" cargo test -p partita-link-pipe --release --lib loom`
 //!
 //! The ring's own models are in `partita-ring`; here it is about sessions: that two ends which come at the same time find
 //! each other, and that an end which is restarted is never taken for its earlier life.
