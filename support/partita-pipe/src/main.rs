@@ -82,7 +82,8 @@ fn bytes(text: &str) -> Result<u64, String> {
         Some(b'G') => 30,
         _ => 0,
     };
-    let number: u64 = text.trim_end_matches(['K', 'M', 'G']).parse().map_err(|_| "a number of bytes, such as 64M")?;
+    let number: u64 =
+        text.trim_end_matches(['K', 'M', 'G']).parse().map_err(|_| "a number of bytes, such as 64M")?;
     number.checked_mul(1 << shift).ok_or_else(|| "too many".into())
 }
 
@@ -99,7 +100,8 @@ fn main() -> ExitCode {
 
 fn run(cli: &Cli) -> io::Result<()> {
     let path = PathBuf::from(format!("/dev/hivc{}", cli.link));
-    let link = Link::open(&path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    let link = Link::open(&path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
     let limit = cli.wait.map(Duration::from_secs);
     let peer = cli.peer.unwrap_or(if link.me() == 0 { 1 } else { 0 });
     let open = |link: Link| -> io::Result<LinuxPipe> {
@@ -110,7 +112,12 @@ fn run(cli: &Cli) -> io::Result<()> {
     match &cli.command {
         Command::Info => {
             let (shared, output) = link.sizes();
-            println!("link {}: peer {} of {}, shared {shared}, output {output}", link.id(), link.me(), link.peers());
+            println!(
+                "link {}: peer {} of {}, shared {shared}, output {output}",
+                link.id(),
+                link.me(),
+                link.peers()
+            );
             Ok(())
         }
         Command::Send { file } => {
@@ -153,7 +160,11 @@ fn run(cli: &Cli) -> io::Result<()> {
         Command::Count => {
             let mut count = 0;
             println!("waiting");
-            while link.wait(Some(if count == 0 { limit.unwrap_or(Duration::from_secs(60)) } else { Duration::from_secs(1) }))? {
+            while link.wait(Some(if count == 0 {
+                limit.unwrap_or(Duration::from_secs(60))
+            } else {
+                Duration::from_secs(1)
+            }))? {
                 count += 1;
             }
             println!("woken {count}");
@@ -217,7 +228,11 @@ fn source(mut pipe: LinuxPipe, bytes: u64) -> io::Result<()> {
     let mut theirs = [0; 8];
     pipe.read_exact(&mut theirs)?;
     let theirs = u64::from_le_bytes(theirs);
-    println!("sent {bytes} bytes, checksum {:#018x}, in {:.2} s", sum.finish(), begin.elapsed().as_secs_f64());
+    println!(
+        "sent {bytes} bytes, checksum {:#018x}, in {:.2} s",
+        sum.finish(),
+        begin.elapsed().as_secs_f64()
+    );
     pipe.close();
     if theirs != sum.finish() {
         return Err(io::Error::other(format!("the other end has checksum {theirs:#018x}")));

@@ -46,7 +46,8 @@ impl Checksum {
     }
 
     fn mix(&mut self, word: [u8; 8]) {
-        self.hash = (self.hash ^ u64::from_le_bytes(word)).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+        self.hash =
+            (self.hash ^ u64::from_le_bytes(word)).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
     }
 
     /// Adds bytes.

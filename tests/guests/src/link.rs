@@ -8,7 +8,9 @@ use core::sync::atomic::{Ordering, fence};
 use partita_pipe::{Bell, End, Error, Pipe, Sections};
 use partita_protocol::MAX_CELL_LINKS;
 use partita_protocol::layout::guest;
-use partita_protocol::links::{HYPERCALL_INFO, IPI_INVOKE, MAX_PEERS_WORD, OUT_SEC_SIZE, PEER_ID, RW_SEC_SIZE, info};
+use partita_protocol::links::{
+    HYPERCALL_INFO, IPI_INVOKE, MAX_PEERS_WORD, OUT_SEC_SIZE, PEER_ID, RW_SEC_SIZE, info,
+};
 
 use crate::machine::{self, read, write};
 
@@ -26,7 +28,9 @@ static LEVEL2: Page = Page(UnsafeCell::new([0; 512]));
 pub fn ask(address: u64) -> u64 {
     let result;
     // SAFETY: the hypervisor writes 56 bytes at `address` if that is RAM, which the caller means. x7 is no system call.
-    unsafe { asm!("hvc #0x4856", inout("x0") HYPERCALL_INFO => result, in("x1") address, in("x7") 0, options(nostack)) };
+    unsafe {
+        asm!("hvc #0x4856", inout("x0") HYPERCALL_INFO => result, in("x1") address, in("x7") 0, options(nostack))
+    };
     result
 }
 
@@ -52,12 +56,17 @@ impl Link {
         }
         // SAFETY: the page is ours; the hypervisor has written its start and is done.
         let bytes = unsafe { at.cast::<[u8; info::SIZE]>().read_volatile() };
-        let word = |n: usize, len: usize| bytes[n..n + len].iter().rev().fold(0u64, |w, b| w << 8 | u64::from(*b));
+        let word =
+            |n: usize, len: usize| bytes[n..n + len].iter().rev().fold(0u64, |w, b| w << 8 | u64::from(*b));
         if word(0, 8) == 0 {
             return None;
         }
-        let place =
-            info::Link { control: word(8, 8), memory: word(24, 8), id: word(40, 4) as u32, irq: word(48, 4) as u32 };
+        let place = info::Link {
+            control: word(8, 8),
+            memory: word(24, 8),
+            id: word(40, 4) as u32,
+            irq: word(48, 4) as u32,
+        };
         let table = |offset: usize| read(place.control + offset as u64);
         map_as_memory();
         Some(Self {

@@ -54,7 +54,8 @@ mod guest {
         match serve() {
             Ok((all, sum)) => {
                 println!("pipe: received {all} bytes, checksum {sum:#018x}");
-                let (mut expected, mut pattern, mut left, mut buffer) = (Checksum::new(), Pattern::new(), all, [0; 4096]);
+                let (mut expected, mut pattern, mut left, mut buffer) =
+                    (Checksum::new(), Pattern::new(), all, [0; 4096]);
                 while left != 0 {
                     let count = left.min(4096) as usize;
                     let piece = buffer.get_mut(..count).unwrap_or_default();
