@@ -14,6 +14,8 @@ pub mod link;
 #[cfg(target_os = "none")]
 pub mod machine;
 #[cfg(target_os = "none")]
+pub mod nonsense;
+#[cfg(target_os = "none")]
 mod start;
 #[cfg(target_os = "none")]
 pub mod uart;
