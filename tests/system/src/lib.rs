@@ -4,3 +4,5 @@ pub mod check;
 pub mod disk;
 pub mod fixture;
 pub mod qmp;
+pub mod soak;
+pub mod specification;
