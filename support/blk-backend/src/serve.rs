@@ -115,6 +115,9 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             self.ready &= !(1 << client_id);
             return;
         };
+        if self.limits.holds(client_id, disk_id) {
+            return self.clear_ready(client_id, disk_id);
+        }
         let queue = match self.disk(client_id, disk_id).map(|disk| &mut disk.state) {
             Some(State::Live(Some(queue))) => queue,
             _ => return self.clear_ready(client_id, disk_id),
@@ -133,9 +136,13 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             Err(fault) => Err(fault),
         };
         match begun {
-            Ok(Begun::Submitted(bytes)) => self.turns.charge(client_id, bytes),
+            Ok(Begun::Submitted(bytes)) => {
+                self.turns.charge(client_id, bytes);
+                self.limits.charge(client_id, disk_id, bytes);
+            }
             Ok(Begun::Answered { interrupt }) => {
                 self.turns.charge(client_id, 0);
+                self.limits.charge(client_id, disk_id, 0);
                 self.owe(client_id, disk_id, interrupt);
             }
             Err(fault) => self.break_disk(client_id, disk_id, fault),

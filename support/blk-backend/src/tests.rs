@@ -169,7 +169,7 @@ impl System {
             backend.add_client(guest.number, guest.ram.ram(), guest.status);
             let window = Window::new(SECTORS * (guest.number as u64 + 1), SECTORS, sectors).unwrap();
             let config =
-                DiskConfig { window, read_only: false, serial: *b"serial\0\0\0\0\0\0\0\0\0\0\0\0\0\0" };
+                DiskConfig { window, read_only: false, serial: *b"serial\0\0\0\0\0\0\0\0\0\0\0\0\0\0", rate: Rate::default() };
             backend.add_disk(guest.number, 0, config).unwrap();
         }
         backend.open();
