@@ -230,14 +230,16 @@ impl<R: Report> Broker<R> {
             }
             op::SHUTDOWN => {
                 let flags = header.flags.get();
-                if flags & shutdown::BOTH == shutdown::BOTH {
-                    // It has closed: the RST tells that we have, too (5.10.6.5).
-                    self.end(index, [true, false]);
-                } else if let Some(stream) = self.tables.streams.get(number) {
+                if let Some(stream) = self.tables.streams.get(number) {
                     if flags & shutdown::RECEIVE != 0 {
                         stream.output.clear();
                     }
                     stream.ended |= flags & shutdown::SEND != 0;
+                }
+                if flags & shutdown::BOTH == shutdown::BOTH {
+                    // What it said before it closed counts. The RST tells that we have closed, too (5.10.6.5).
+                    self.use_input(number);
+                    self.end(index, [true, false]);
                 }
             }
             op::RW => {
