@@ -26,6 +26,8 @@ use sel4_vm::{cntfrq, cntpct};
 use crate::setup::{self, BlkBackend};
 
 const IRQ: Channel = Channel::new(channel::DEVICE_IRQ);
+const SUPERVISOR: Channel = Channel::new(channel::SUPERVISOR);
+const PING: Channel = Channel::new(channel::PING);
 const TIMER: Channel = Channel::new(channel::TIMER);
 /// Message registers that a call may have.
 const CALL_MRS: usize = 6;
@@ -109,17 +111,25 @@ impl Ticks {
 
 #[protection_domain]
 fn init() -> impl Handler {
+    let again = setup::alive().begin();
     // SAFETY: the host tool gives every PD its log ring at the layout's addresses.
     let logger = unsafe { Logger::at_layout(|| Channel::new(channel::CONSOLE).notify()) };
     let logger = LOGGER.take().map(|place| &*place.insert(logger));
     let started = logger.and_then(|logger| {
         let place = BACKEND.take()?;
-        let (backend, timeout_ms) = setup::start(logger, CONFIG.take()?, TABLES.take()?)?;
+        let (backend, timeout_ms) = setup::start(logger, CONFIG.take()?, TABLES.take()?, again)?;
         Some((place.insert(backend), timeout_ms))
     });
     let (backend, timeout_ms) =
         started.map_or((None, 0), |(backend, timeout_ms)| (Some(backend), timeout_ms));
-    Blk { backend, unacknowledged: false, deferred: None, ticks: Ticks::new(timeout_ms) }
+    let mut blk = Blk { backend, unacknowledged: false, deferred: None, ticks: Ticks::new(timeout_ms) };
+    // After a restart the clients' VMMs wait to hear of it.
+    blk.work();
+    // The loop asks for actions only after an event. Ours cannot fail: nothing is acknowledged yet.
+    let _ = blk.deferred.take().map(DeferredAction::execute_now);
+    setup::alive().ready();
+    SUPERVISOR.notify();
+    blk
 }
 
 impl Blk {
@@ -161,6 +171,9 @@ impl Handler for Blk {
     type Error = Infallible;
 
     fn notified(&mut self, channels: ChannelSet) -> Result<(), Infallible> {
+        if channels.contains(PING) {
+            setup::alive().beat();
+        }
         let Some(backend) = &mut self.backend else { return Ok(()) };
         if channels.contains(IRQ) {
             self.unacknowledged = true;

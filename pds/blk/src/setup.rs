@@ -7,6 +7,7 @@ use partita_blk_backend::inflight::InflightPage;
 use partita_blk_backend::{Backend, Counting, DiskConfig, Tables};
 use partita_config::{Cell, Config, Disk, Partition};
 use partita_protocol::MAX_CELLS;
+use partita_protocol::alive::Alive;
 use partita_protocol::backend::BackendStatus;
 use partita_protocol::disk_stats::BlkStats;
 use partita_protocol::layout::{size, vaddr};
@@ -38,6 +39,12 @@ const PATIENCE: u64 = 5;
 /// An address that the system description maps.
 pub fn at<T>(address: usize) -> NonNull<T> {
     NonNull::with_exposed_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
+}
+
+/// Our signs of life.
+pub fn alive() -> &'static Alive {
+    // SAFETY: the host tool maps the page in every child of the supervisor; only we write it, through its atomics.
+    unsafe { at::<Alive>(vaddr::HEALTH).as_ref() }
 }
 
 /// Physical address and size of each cell's RAM, as the system description sets them.
@@ -118,13 +125,14 @@ fn device(slot: usize, memory: GuestRam, logger: &Logger<'_>) -> Option<Device> 
     None
 }
 
-/// Sets everything up: the backend and the milliseconds that a request may take. `None`: there is nothing to serve; the
-/// log says why.
+/// Sets everything up: the backend and the milliseconds that a request may take. What was said at the first start is not said
+/// `again`. `None`: there is nothing to serve; the log says why.
 #[inline(never)]
 pub fn start(
     logger: &'static Logger<'static>,
     config: &'static mut Option<Config<'static>>,
     tables: &'static mut Tables,
+    again: bool,
 ) -> Option<(BlkBackend, u32)> {
     let Some(config) = read_config(config) else {
         log_line!(logger, "no readable configuration");
@@ -140,16 +148,18 @@ pub fn start(
     };
     let device = device(controller.slot as usize, memory, logger)?;
     let p = *device.properties();
-    log_line!(
-        logger,
-        "{} sectors, blocks of {}, {} requests of {} segments{}{}",
-        p.sectors,
-        p.block_size,
-        p.depth,
-        p.seg_max,
-        if p.flush { ", flush" } else { "" },
-        if p.read_only { ", read-only" } else { "" }
-    );
+    if !again {
+        log_line!(
+            logger,
+            "{} sectors, blocks of {}, {} requests of {} segments{}{}",
+            p.sectors,
+            p.block_size,
+            p.depth,
+            p.seg_max,
+            if p.flush { ", flush" } else { "" },
+            if p.read_only { ", read-only" } else { "" }
+        );
+    }
     // SAFETY: the host tool maps a page there that only this PD has; it is zero at first, and any bytes are valid.
     let inflight = unsafe { at::<InflightPage>(vaddr::BLK_INFLIGHT).as_ref() };
     let report = LogReport::new(logger, config, controller.timeout_ms);
@@ -174,6 +184,7 @@ pub fn start(
             };
             let read_only = disk.read_only;
             match backend.add_disk(n, i, DiskConfig { window, read_only, serial: serial(cell, i, disk) }) {
+                Ok(()) if again => {}
                 Ok(()) => log_line!(
                     logger,
                     "{} disk {i}: sectors {}..{}{}",

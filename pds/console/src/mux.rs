@@ -18,6 +18,7 @@ use heapless::deque::DequeView;
 use heapless::{Deque, String};
 use partita_protocol::MAX_CELLS;
 use partita_protocol::layout::Service;
+use partita_ring::history::Writer;
 use partita_ring::{Duplex, Rx};
 
 /// Sources of log lines: the VMMs, then the services.
@@ -86,6 +87,8 @@ pub enum Pumped {
 pub struct Mux<'a> {
     guests: [Option<Guest<'a>>; CONSOLES],
     logs: [Option<Log<'a>>; LOGS],
+    /// Log lines are kept there, too.
+    history: Option<Writer<'a>>,
     /// Whose turn it is among `logs`.
     next_log: usize,
     front: usize,
@@ -108,6 +111,7 @@ impl<'a> Mux<'a> {
         Mux {
             guests: [const { None }; CONSOLES],
             logs: [const { None }; LOGS],
+            history: None,
             next_log: 0,
             front: 0,
             keys: Keys::new(),
@@ -133,6 +137,11 @@ impl<'a> Mux<'a> {
         self.add_guest(SHELL, name, link, scrollback);
     }
 
+    /// Log lines are also to go there.
+    pub fn keep_logs(&mut self, history: Writer<'a>) {
+        self.history = Some(history);
+    }
+
     /// Gives memory for typed bytes that a console has no room for.
     pub fn add_ahead(&mut self, bytes: &'a mut DequeView<u8>) {
         self.ahead = Ahead::new(Some(bytes));
@@ -151,6 +160,18 @@ impl<'a> Mux<'a> {
     fn add_log(&mut self, at: usize, name: Name, link: Duplex<'a>) {
         if let Some(slot) = self.logs.get_mut(at) {
             *slot = Some(Log { name, rx: link.rx });
+        }
+    }
+
+    /// Number of the console in front.
+    pub fn front(&self) -> usize {
+        self.front
+    }
+
+    /// Brings a console to the front without a word, as after a restart. A number without a console changes nothing.
+    pub fn set_front(&mut self, console: usize) {
+        if let Some(Some(_)) = self.guests.get(console) {
+            self.front = console;
         }
     }
 
@@ -328,7 +349,7 @@ impl<'a> Mux<'a> {
     }
 
     /// A line at the start of a line.
-    fn stage_line(&mut self, name: &str, text: &[u8]) {
+    fn stage_line(&mut self, name: &str, text: &[u8]) -> String<ITEM> {
         let mut line = String::<ITEM>::new();
         // What does not fit is cut; `ITEM` is made so that it does.
         let _ = write!(line, "[{name}] ");
@@ -338,6 +359,7 @@ impl<'a> Mux<'a> {
         }
         self.stage.push(line.as_bytes());
         self.stage.push(b"\r\n");
+        line
     }
 
     fn stage_notice(&mut self) -> bool {
@@ -416,7 +438,12 @@ impl<'a> Mux<'a> {
             let Some(Some(log)) = self.logs.get_mut(at) else { continue };
             log.rx.consume(used);
             let name = log.name.clone();
-            self.stage_line(&name, &line);
+            let mut line = self.stage_line(&name, &line);
+            if let Some(history) = &mut self.history {
+                // `ITEM` has room for the line's end.
+                let _ = line.push('\n');
+                history.push(line.as_bytes());
+            }
             self.grace = GRACE;
             self.next_log = at + 1;
             return true;

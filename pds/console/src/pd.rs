@@ -13,8 +13,10 @@ use partita_console::ahead;
 use partita_console::mux::{CONSOLES, Mux, Name, Pumped, SHELL};
 use partita_console::pl011::Pl011;
 use partita_console::uart::Uart;
+use partita_protocol::alive::Alive;
 use partita_protocol::layout::{Service, channel, size, vaddr};
 use partita_protocol::supervisor;
+use partita_ring::history::Writer;
 use partita_ring::{Duplex, Mine, Yours};
 use sel4_microkit::{
     Channel, ChannelSet, DeferredAction, Handler, Infallible, MessageInfo, protection_domain, var,
@@ -22,6 +24,7 @@ use sel4_microkit::{
 
 const IRQ: Channel = Channel::new(channel::DEVICE_IRQ);
 const SUPERVISOR: Channel = Channel::new(channel::SUPERVISOR);
+const PING: Channel = Channel::new(channel::PING);
 /// Typed bytes taken in one wake-up; the interrupt stays up while there are more.
 const TYPED: usize = 64;
 /// Looks at the UART until it must be idle: longer than a full FIFO takes at 9600 baud.
@@ -132,6 +135,8 @@ fn attach(mux: &mut Mux<'static>) {
         // SAFETY: the host tool maps the shell's ring beside the supervisor's log ring.
         let link = unsafe { link(mine, yours, size::GUEST_CONSOLE_RING) };
         mux.add_shell(name(format_args!("shell")), link, shell);
+        // SAFETY: the host tool maps the region for the supervisor to read; this is the one writer.
+        mux.keep_logs(Writer::new(unsafe { Mine::at(at(vaddr::LOG_HISTORY), size::LOG_HISTORY) }));
     }
 }
 
@@ -143,17 +148,29 @@ const fn channel_of(console: usize) -> Channel {
     })
 }
 
+/// Our signs of life.
+fn alive() -> &'static Alive {
+    // SAFETY: the host tool maps the page in every child of the supervisor; only we write it, through its atomics.
+    unsafe { at::<Alive>(vaddr::HEALTH).as_ref() }
+}
+
 #[protection_domain]
 fn init() -> Console {
+    let again = alive().begin();
     // SAFETY: the host tool maps the board's PL011 here, for this PD only.
     let uart = unsafe { Pl011::new(at(vaddr::DEVICE)) };
     let Some(mux) = MUX.take() else { panic!("init runs once") };
     attach(mux);
+    if again {
+        mux.set_front(alive().kept() as usize);
+    }
     if let Some(bytes) = AHEAD.take() {
         mux.add_ahead(bytes);
     }
     let mut console = Console { mux, uart, draining: false, deferred: None };
     console.work();
+    alive().ready();
+    SUPERVISOR.notify();
     console
 }
 
@@ -188,7 +205,12 @@ impl Handler for Console {
             for byte in (0..TYPED).map_while(|_| self.uart.read()) {
                 self.mux.typed(byte);
             }
+            // A restarted console shows what this one did.
+            alive().keep(self.mux.front() as u32);
             self.mux.overrun(self.uart.overruns());
+        }
+        if channels.contains(PING) {
+            alive().beat();
         }
         self.draining |= channels.contains(SUPERVISOR);
         self.work();

@@ -4,6 +4,7 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use partita_config::Config;
+use partita_ivc::links::Links;
 use partita_ivc::vsock::{Broker, REPLY_MRS, Tables};
 use partita_protocol::MAX_CELLS;
 use partita_protocol::backend::Status;
@@ -20,6 +21,7 @@ use crate::setup;
 
 const TIMER: Channel = Channel::new(channel::TIMER);
 const SUPERVISOR: Channel = Channel::new(channel::SUPERVISOR);
+const PING: Channel = Channel::new(channel::PING);
 
 /// Message registers that a call may have.
 const CALL_MRS: usize = 6;
@@ -53,6 +55,8 @@ static BROKER: Static<Option<Broker<LogReport>>> = Static::new(None);
 struct Ivc {
     /// virtio-vsock. `None` if there is nothing to serve.
     broker: Option<&'static mut Broker<LogReport>>,
+    /// Shared-memory links, if there are any.
+    links: Option<Links<'static>>,
     /// Written for timer.
     request: &'static TimerRequest,
     deferred: Option<DeferredAction>,
@@ -60,16 +64,26 @@ struct Ivc {
 
 #[protection_domain]
 fn init() -> impl Handler {
+    setup::alive().begin();
     // SAFETY: the host tool gives every PD its log ring at the layout's addresses.
     let logger = unsafe { Logger::at_layout(|| Channel::new(channel::CONSOLE).notify()) };
     let logger = LOGGER.take().map(|place| &*place.insert(logger));
-    let broker = logger.and_then(|logger| {
+    let parts = logger.and_then(|logger| {
         let place = BROKER.take()?;
-        *place = setup::start(logger, CONFIG.take()?, TABLES.take()?);
-        place.as_mut()
+        let (broker, links) = setup::start(logger, CONFIG.take()?, TABLES.take()?)?;
+        Some((place.insert(broker), links))
     });
-    let mut ivc = Ivc { broker, request: setup::timer_request(), deferred: None };
+    let (broker, links) = parts.map_or((None, None), |(broker, links)| (Some(broker), links));
+    let mut ivc = Ivc { broker, links, request: setup::timer_request(), deferred: None };
+    // Doorbells that an earlier life did not get to.
+    let owed = ivc.links.as_mut().map_or(0, Links::recover);
+    ivc.notify(owed);
+    // After a restart the clients' VMMs wait to hear of it.
     ivc.work();
+    // The loop asks for actions only after an event. Notifications cannot fail.
+    let _ = ivc.deferred.take().map(DeferredAction::execute_now);
+    setup::alive().ready();
+    SUPERVISOR.notify();
     ivc
 }
 
@@ -88,7 +102,12 @@ impl Ivc {
         if broker.owes_supervisor() {
             SUPERVISOR.notify();
         }
-        let mut clients = broker.take_notify();
+        let clients = broker.take_notify();
+        self.notify(clients);
+    }
+
+    /// Notifies the VMMs of these cells, one bit each.
+    fn notify(&mut self, mut clients: u16) {
         while clients != 0 {
             let client = Channel::new(channel::client(clients.trailing_zeros() as usize));
             clients &= clients - 1;
@@ -105,13 +124,19 @@ impl Handler for Ivc {
     type Error = Infallible;
 
     fn notified(&mut self, channels: ChannelSet) -> Result<(), Infallible> {
-        if let Some(broker) = &mut self.broker {
-            for client in 0..MAX_CELLS {
-                if channels.contains(Channel::new(channel::client(client))) {
-                    broker.kicked(client);
-                }
+        if channels.contains(PING) {
+            setup::alive().beat();
+        }
+        let mut rung = 0;
+        for client in (0..MAX_CELLS).filter(|n| channels.contains(Channel::new(channel::client(*n)))) {
+            if let Some(broker) = &mut self.broker {
+                broker.kicked(client);
+            }
+            if let Some(links) = &mut self.links {
+                rung |= links.ring(client);
             }
         }
+        self.notify(rung);
         self.work();
         Ok(())
     }

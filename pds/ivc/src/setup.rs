@@ -4,12 +4,15 @@ use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
 use partita_config::Config;
+use partita_ivc::links::Links;
 use partita_ivc::vsock::inflight::InflightPages;
 use partita_ivc::vsock::{Broker, Rules, Tables};
 use partita_protocol::MAX_CELLS;
+use partita_protocol::alive::Alive;
 use partita_protocol::backend::BackendStatus;
 use partita_protocol::ivc_stats::IvcStats;
 use partita_protocol::layout::{guest, vaddr};
+use partita_protocol::links::{DoorbellRx, DoorbellTx, LinkStats};
 use partita_protocol::manage;
 use partita_protocol::timer::TimerRequest;
 use partita_ring::log::Logger;
@@ -23,6 +26,12 @@ use crate::report::LogReport;
 /// An address that the system description maps.
 fn at<T>(address: usize) -> NonNull<T> {
     NonNull::with_exposed_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
+}
+
+/// Our signs of life.
+pub fn alive() -> &'static Alive {
+    // SAFETY: the host tool maps the page in every child of the supervisor; only we write it, through its atomics.
+    unsafe { at::<Alive>(vaddr::HEALTH).as_ref() }
 }
 
 /// Size of each cell's RAM, as the system description sets it; 0: not a client.
@@ -70,7 +79,7 @@ pub fn start(
     logger: &'static Logger<'static>,
     config: &'static mut Option<Config<'static>>,
     tables: &'static mut Tables,
-) -> Option<Broker<LogReport>> {
+) -> Option<(Broker<LogReport>, Option<Links<'static>>)> {
     let Some(config) = read_config(config) else {
         log_line!(logger, "no readable configuration");
         return None;
@@ -101,5 +110,21 @@ pub fn start(
         log_line!(logger, "{} has cid {cid}", cell.name);
     }
     broker.open();
-    Some(broker)
+    Some((broker, links(config)))
+}
+
+/// The shared-memory links, if there are any.
+fn links(config: &Config<'_>) -> Option<Links<'static>> {
+    if config.links.is_empty() {
+        return None;
+    }
+    // SAFETY: the host tool maps the page for links' counters if there is a link; all in it are atomics.
+    let stats = unsafe { at::<LinkStats>(vaddr::LINK_STATS).as_ref() };
+    // SAFETY: likewise both pages of each cell that is in a link, and no others are asked for; all in them are atomics.
+    let pages = |cell| unsafe {
+        let far = |own| vaddr::cell_link(cell, own);
+        let (tx, rx) = (at::<DoorbellTx>(far(vaddr::DOORBELL_TX)), at::<DoorbellRx>(far(vaddr::DOORBELL_RX)));
+        (tx.as_ref(), rx.as_ref())
+    };
+    Some(Links::new(config, pages, stats))
 }

@@ -92,6 +92,15 @@ impl Order {
     }
 }
 
+/// Who wants something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum By {
+    /// Who sits at the serial line.
+    Shell,
+    /// A cell that is `manager`, over the management service.
+    Cell(usize),
+}
+
 /// Why an order makes no sense now. Displays as what is to be said after the cell's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refused {
@@ -112,6 +121,17 @@ impl fmt::Display for Refused {
             (_, cell) => write!(f, "does not run, it is {}; `start` starts it", cell.name()),
         }
     }
+}
+
+/// Who brought a VMM down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It faulted or hung.
+    Itself,
+    /// The shell.
+    Order,
+    /// Fault injection: the cell's policy applies, the limit to its restarts does not.
+    Test,
 }
 
 /// What the caller is to do.
@@ -312,7 +332,33 @@ impl Lifecycle {
         Reaction::Publish
     }
 
-    /// The cell's VMM has faulted.
+    /// The cell's VMM is started again, and its guest with it if that ran and the policy or an order says so. The wish has
+    /// to be published before the VMM begins.
+    pub fn vmm_restarts(&mut self, n: usize, cause: Cause, now: u64) -> Reaction {
+        let ending = self.ending;
+        let Some(slot) = self.slot(n) else { return Reaction::None };
+        let again = match (slot.cell, cause) {
+            (Cell::Running | Cell::Paused, Cause::Order) | (Cell::Dead, Cause::Order) => true,
+            (Cell::Running | Cell::Paused, Cause::Test) => slot.on_crash == Policy::Restart,
+            (Cell::Running | Cell::Paused, Cause::Itself) => {
+                slot.on_crash == Policy::Restart && slot.may_restart(now)
+            }
+            // It comes back to what was wanted anyway.
+            _ => return Reaction::None,
+        };
+        if again && !ending {
+            slot.start();
+            return Reaction::Publish;
+        }
+        slot.cell = Cell::Crashed;
+        slot.wish.state = CellState::Stopped;
+        match self.idle() {
+            Reaction::None => Reaction::Publish,
+            reaction => reaction,
+        }
+    }
+
+    /// The cell's VMM has faulted and stays stopped.
     pub fn vmm_died(&mut self, n: usize) -> Reaction {
         let Some(slot) = self.slot(n) else { return Reaction::None };
         slot.cell = Cell::Dead;

@@ -5,23 +5,28 @@ use core::sync::atomic::Ordering;
 use partita_config::Config;
 use partita_config::pd::{Name, Pd};
 use partita_protocol::MAX_CELLS;
-use partita_protocol::layout::{Service, channel, supervisor_vmm};
+use partita_protocol::layout::{self, channel, supervisor_vmm};
 use partita_protocol::lifecycle::CellState;
 use partita_protocol::stats::Counter;
 use partita_protocol::supervisor::StopReason;
 use partita_protocol::timer::{NEVER, TimerRequest};
-use partita_ring::log::Logger;
+use partita_ring::history::Reader;
+use partita_ring::log::{Limiter, Logger};
 use partita_ring::log_line;
-use partita_supervisor::lifecycle::{Cell, Lifecycle, Order, Reaction, Refused};
+use partita_supervisor::injection::Injection;
+use partita_supervisor::lifecycle::{By, Cell, Lifecycle, Order, Reaction, Refused};
+use partita_supervisor::manage::Service;
+use partita_supervisor::manage::mail::Mail;
 use partita_supervisor::power::Power;
-use partita_supervisor::shell::view::{CellView, DiskView, System};
+use partita_supervisor::restarts::{Restarts, Why};
+use partita_supervisor::shell::view::{CellView, DiskView, PdView, System};
 use partita_supervisor::watchdog::{Finding, Watchdog};
 use sel4_microkit::Channel;
 use sel4_vm::{cntfrq, cntpct};
 
 use crate::pages::{self, CellPages, Said};
 
-const CONSOLE: Channel = Channel::new(Service::Console.index());
+const CONSOLE: Channel = Channel::new(layout::Service::Console.index());
 const TIMER: Channel = Channel::new(channel::TIMER);
 
 /// PSCI SYSTEM_OFF (Arm DEN 0022, 5.1.9).
@@ -36,8 +41,18 @@ pub struct Machine {
     pub lifecycle: Lifecycle,
     pub power: Power,
     pub console_lives: bool,
-    /// PDs that have faulted.
+    /// PDs that have faulted or hung, for no reason of ours.
     pub deaths: u32,
+    pub pds: Restarts,
+    /// Fault injection that is under way.
+    pub injection: Option<Injection>,
+    /// Child id of a PD that was made to fault, and what to say of it.
+    pub killed: Option<(usize, Why)>,
+    next_ping: u64,
+    pub mail: &'static mut Mail,
+    history: Reader<'static>,
+    /// For what a guest can make us say.
+    refusals: Limiter,
     watchdog: Watchdog,
     request: &'static TimerRequest,
     /// When the machine goes off even if guests have not stopped; [`NEVER`]: nobody wants it off.
@@ -46,7 +61,7 @@ pub struct Machine {
 
 impl Machine {
     /// At the start: each cell's wish is on its page before its VMM runs, as VMMs have a lower priority.
-    pub fn new(config: Config<'static>, logger: Logger<'static>) -> Self {
+    pub fn new(config: Config<'static>, logger: Logger<'static>, mail: &'static mut Mail) -> Self {
         let lifecycle = Lifecycle::new(&config, cntfrq());
         let watchdog = Watchdog::new(&config, cntfrq(), cntpct());
         let machine = Machine {
@@ -56,6 +71,13 @@ impl Machine {
             power: Power::On,
             console_lives: true,
             deaths: 0,
+            pds: Restarts::new(|id| Pd::from_id(id).and_then(pages::health).is_some(), cntfrq()),
+            injection: None,
+            killed: None,
+            next_ping: cntpct().saturating_add(cntfrq()),
+            mail,
+            history: pages::history(),
+            refusals: Limiter::new(5, cntfrq()),
             watchdog,
             request: pages::timer_request(),
             last_call: NEVER,
@@ -80,6 +102,14 @@ impl Machine {
         self.config.cells.get(n).map_or("", |cell| cell.name)
     }
 
+    /// Who gave an order, for the log and for messages.
+    fn who(&self, by: By) -> &'static str {
+        match by {
+            By::Shell => "shell",
+            By::Cell(n) => self.cell_name(n),
+        }
+    }
+
     fn publish(&self, n: usize) {
         if let (Some(pages), Some(wish)) = (self.pages(n), self.lifecycle.wish(n)) {
             pages.wanted().publish(wish.epoch, wish.state);
@@ -89,6 +119,9 @@ impl Machine {
     fn publish_and_notify(&mut self, n: usize) {
         self.publish(n);
         self.watchdog.forgive(n, cntpct());
+        if let Some(wish) = self.lifecycle.wish(n) {
+            self.mail.started(n, wish.epoch);
+        }
         Channel::new(supervisor_vmm(n)).notify();
         // A VMM that had not begun yet has nothing to stop and no change to tell of.
         self.changed(n);
@@ -143,6 +176,12 @@ impl Machine {
             self.watch(now);
             self.watchdog.looked(now);
         }
+        self.start_due();
+        if self.next_ping <= now {
+            self.next_ping = now.saturating_add(cntfrq());
+            self.ping();
+        }
+        self.inject();
         self.power_off_if_due();
         self.arm();
     }
@@ -152,7 +191,9 @@ impl Machine {
             let Some(said) = self.pages(n).map(CellPages::said) else { continue };
             let runs = self.lifecycle.cell(n) == Cell::Running && said.state == CellState::Running;
             let name = self.cell_name(n);
-            match self.watchdog.look(n, runs.then_some(said.heartbeat), now) {
+            // One that sends keep-alive messages lives by them alone.
+            let signs = self.mail.signs(n).unwrap_or(said.heartbeat);
+            match self.watchdog.look(n, runs.then_some(signs), now) {
                 Finding::None => {}
                 Finding::Alive => log_line!(self.logger, "{name} shows signs of life again"),
                 Finding::Silent => {
@@ -170,13 +211,24 @@ impl Machine {
         }
     }
 
-    /// Asks for a wake-up at the next moment that matters. A deadline that has passed fires at once.
-    fn arm(&self) {
+    /// The next moment that matters.
+    pub fn deadline(&self) -> u64 {
         let power = match self.power {
             Power::Draining { deadline } => deadline,
             Power::On | Power::Off => NEVER,
         };
-        let deadline = power.min(self.last_call).min(self.watchdog.deadline());
+        let injection = self.injection.map_or(NEVER, |series| series.deadline());
+        power
+            .min(self.last_call)
+            .min(self.watchdog.deadline())
+            .min(self.next_ping)
+            .min(self.pds.deadline())
+            .min(injection)
+    }
+
+    /// Asks for a wake-up then. A deadline that has passed fires at once.
+    pub fn arm(&self) {
+        let deadline = self.deadline();
         let before = self.request.deadline.swap(deadline, Ordering::AcqRel);
         if deadline != NEVER || before != NEVER {
             TIMER.notify();
@@ -238,6 +290,39 @@ impl Machine {
     }
 }
 
+impl Service for Machine {
+    fn is_manager(&self, cell: usize) -> bool {
+        {
+            let _ = cell;
+            false
+        }
+    }
+
+    fn mail(&mut self) -> &mut Mail {
+        self.mail
+    }
+
+    fn refused(&mut self, cell: usize, command: &str) {
+        if let Some(more) = self.refusals.allow(cntpct()) {
+            let name = self.cell_name(cell);
+            log_line!(self.logger, "{name} may not manage: \"{command}\" refused ({more} more)");
+        }
+    }
+
+    fn missed(&mut self, cell: usize, from: u64, to: u64) {
+        if let Some(more) = self.refusals.allow(cntpct()) {
+            let name = self.cell_name(cell);
+            log_line!(self.logger, "{name}: keep-alive messages {from} to {to} are missing ({more} more)");
+        }
+    }
+
+    fn nonsense(&mut self) {
+        if let Some(more) = self.refusals.allow(cntpct()) {
+            log_line!(self.logger, "ivc wrote a line that is none ({more} more)");
+        }
+    }
+}
+
 impl System for Machine {
     fn cell(&self, n: usize) -> Option<CellView<'_>> {
         let cell = self.config.cells.get(n)?;
@@ -291,14 +376,41 @@ impl System for Machine {
         cntfrq()
     }
 
-    fn order(&mut self, n: usize, order: Order) -> Result<(), Refused> {
+    fn log(&self, from: u64, out: &mut [u8]) -> (u64, usize) {
+        self.history.read(from, out)
+    }
+
+    fn order(&mut self, n: usize, order: Order, by: By) -> Result<(), Refused> {
         self.lifecycle.order(n, order)?;
-        log_line!(self.logger, "{}: {} (shell)", self.cell_name(n), order.answer());
+        log_line!(self.logger, "{}: {} ({})", self.cell_name(n), order.answer(), self.who(by));
         self.publish_and_notify(n);
         Ok(())
     }
 
-    fn shut_down(&mut self) {
+    fn pd(&self, n: usize) -> Option<PdView> {
+        self.pd_view(n)
+    }
+
+    fn restart_pd(&mut self, n: usize) -> Result<(), &'static str> {
+        self.order_restart(n)
+    }
+
+    fn kill(&mut self, n: usize, count: u32, every: u32) -> Result<(), &'static str> {
+        self.begin_kill(n, count, every)
+    }
+
+    fn send(&mut self, to: Option<usize>, by: By, text: &str) -> usize {
+        let from = self.who(by);
+        let mut cells = 0;
+        for n in (0..self.config.cells.len()).filter(|n| to.is_none_or(|to| to == *n)) {
+            self.mail.post(n, from, text);
+            cells += 1;
+        }
+        cells
+    }
+
+    fn shut_down(&mut self, by: By) {
+        log_line!(self.logger, "shutting down ({})", self.who(by));
         let cells = self.lifecycle.end();
         for n in (0..MAX_CELLS).filter(|n| cells & 1 << n != 0) {
             self.publish_and_notify(n);

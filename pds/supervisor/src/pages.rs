@@ -5,12 +5,15 @@ use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
 use partita_config::Config;
+use partita_config::pd::Pd;
+use partita_protocol::alive::Alive;
 use partita_protocol::disk_stats::{BlkStats, DiskCounters};
-use partita_protocol::layout::{Service, size, vaddr};
+use partita_protocol::layout::{Service, size, supervisor_ping, vaddr};
 use partita_protocol::lifecycle::{Actual, CellState, Wanted};
 use partita_protocol::stats::VmmStats;
 use partita_protocol::supervisor::StopReason;
 use partita_protocol::timer::TimerRequest;
+use partita_ring::history::Reader;
 use partita_ring::{Duplex, Mine, Yours};
 use sel4_microkit::var;
 
@@ -46,6 +49,34 @@ pub unsafe fn shell_link() -> Duplex<'static> {
     unsafe {
         Duplex::new(Mine::at(at(vaddr::GUEST_CONSOLE_TX), size), Yours::at(at(vaddr::GUEST_CONSOLE_RX), size))
     }
+}
+
+/// Channels that the system description gives to this PD, as bits.
+pub fn channels() -> u64 {
+    unsafe extern "C" {
+        /// Patched by Microkit's tool; `sel4-microkit` defines it.
+        static microkit_notifications: u64;
+    }
+    // SAFETY: the symbol is one word that is never written while the PD runs; volatile, as its value is not the linked one.
+    unsafe { (&raw const microkit_notifications).read_volatile() }
+}
+
+/// A child's signs of life, if the system description gives us its pings.
+pub fn health(who: Pd) -> Option<&'static Alive> {
+    let id = who.id().filter(|id| channels() >> supervisor_ping(*id) & 1 == 1)?;
+    let address = match who {
+        Pd::Service(_) => vaddr::service_link(id, vaddr::HEALTH),
+        Pd::Vmm(n) => vaddr::cell_link(n, vaddr::HEALTH),
+    };
+    // SAFETY: the host tool maps the page when it gives the channel, for the child to write and us to read; atomics only.
+    Some(unsafe { at(address).as_ref() })
+}
+
+/// The last log lines, as console keeps them.
+pub fn history() -> Reader<'static> {
+    let at = at(vaddr::service_link(Service::Console.index(), vaddr::LOG_HISTORY));
+    // SAFETY: the host tool maps the region there, for console to write and us to read.
+    Reader::new(unsafe { Yours::at(at, size::LOG_HISTORY) })
 }
 
 /// Pages of one cell.

@@ -4,13 +4,14 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use partita_config::pd::Pd;
-use partita_protocol::MAX_CELLS;
-use partita_protocol::layout::{Service, channel, supervisor_vmm};
+use partita_protocol::layout::{Service, channel};
 use partita_protocol::supervisor::{StopReason, label};
 use partita_ring::Duplex;
 use partita_ring::log::{Limiter, Logger};
 use partita_ring::log_line;
 use partita_supervisor::fault;
+use partita_supervisor::manage::mail::Mail;
+use partita_supervisor::restarts::{CHILDREN, Why};
 use partita_supervisor::shell::{Output, Shell};
 use sel4_microkit::{
     Channel, ChannelSet, Child, Handler, Infallible, MessageInfo, debug_println, get_mr, protection_domain,
@@ -26,29 +27,36 @@ const TIMER: Channel = Channel::new(channel::TIMER);
 /// Calls of [`Shell::pump`] in one event. The ring's bytes are fewer than they can take.
 const PUMPS: usize = 64;
 
-/// Output of the shell: too big for the stack, taken once.
-struct Once {
-    value: UnsafeCell<Output>,
+/// Memory that is too big for the stack and is taken once.
+struct Once<T> {
+    value: UnsafeCell<T>,
     taken: AtomicBool,
 }
 
 // SAFETY: the value is reached through `take` only, which hands it out once, and a PD has one thread.
-unsafe impl Sync for Once {}
+unsafe impl<T> Sync for Once<T> {}
 
-impl Once {
-    fn take(&'static self) -> Option<&'static Output> {
-        // SAFETY: the swap lets one caller through, ever, so nobody has it exclusively.
-        (!self.taken.swap(true, Ordering::Relaxed)).then(|| unsafe { &*self.value.get() })
+impl<T> Once<T> {
+    const fn new(value: T) -> Self {
+        Once { value: UnsafeCell::new(value), taken: AtomicBool::new(false) }
+    }
+
+    #[expect(clippy::mut_from_ref, reason = "the flag lets it out once")]
+    fn take(&'static self) -> Option<&'static mut T> {
+        // SAFETY: the swap lets one caller through, ever, so this is the only reference.
+        (!self.taken.swap(true, Ordering::Relaxed)).then(|| unsafe { &mut *self.value.get() })
     }
 }
 
-static OUTPUT: Once = Once { value: UnsafeCell::new(Output::new()), taken: AtomicBool::new(false) };
+static OUTPUT: Once<Output> = Once::new(Output::new());
+static MAIL: Once<Mail> = Once::new(Mail::new());
 
 #[protection_domain]
 fn init() -> Supervisor {
     // SAFETY: the host tool maps the log ring in every PD.
     let logger = unsafe { Logger::at_layout(|| LINE.notify()) };
-    let machine = Machine::new(pages::config(), logger);
+    let Some(mail) = MAIL.take() else { panic!("init runs once") };
+    let machine = Machine::new(pages::config(), logger, mail);
     // SAFETY: `take` lets this pass once.
     let shell = OUTPUT.take().map(|output| (Shell::new(output), unsafe { pages::shell_link() }));
     let mut supervisor = Supervisor { machine, shell, nonsense: Limiter::new(5, cntfrq()) };
@@ -61,13 +69,6 @@ struct Supervisor {
     shell: Option<(Shell<'static>, Duplex<'static>)>,
     /// For calls that mean nothing.
     nonsense: Limiter,
-}
-
-/// What becomes of a PD that faulted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sentence {
-    /// It stays as it is.
-    Hold,
 }
 
 impl Supervisor {
@@ -101,11 +102,6 @@ impl Supervisor {
             debug_println!();
         }
     }
-
-    /// Restarts come with issue 5; whatever decides about them decides here.
-    fn sentence(&self, _who: Pd) -> Sentence {
-        Sentence::Hold
-    }
 }
 
 /// The kernel's own output, where it has any.
@@ -122,11 +118,17 @@ impl Handler for Supervisor {
     type Error = Infallible;
 
     fn notified(&mut self, channels: ChannelSet) -> Result<(), Infallible> {
-        for n in (0..MAX_CELLS).filter(|n| channels.contains(Channel::new(supervisor_vmm(*n)))) {
-            self.machine.changed(n);
+        for id in (0..CHILDREN).filter(|id| channels.contains(Channel::new(*id))) {
+            let Some(who) = Pd::from_id(id) else { continue };
+            self.machine.answered(who);
+            if let Pd::Vmm(n) = who {
+                self.machine.changed(n);
+            }
         }
         if channels.contains(TIMER) {
             self.machine.tick();
+        } else {
+            self.machine.check_timer();
         }
         if channels.contains(LINE) {
             self.talk();
@@ -158,26 +160,15 @@ impl Handler for Supervisor {
     fn fault(&mut self, child: Child, message: MessageInfo) -> Result<Option<MessageInfo>, Infallible> {
         let fault = FaultInfo::new(message.inner());
         let Some(who) = Pd::from_id(child.index()) else { return Ok(None) };
-        self.machine.deaths = self.machine.deaths.saturating_add(1);
-        if who == Pd::Service(Service::Console) {
-            self.machine.console_lives = false;
-        }
-        self.report(who, &fault);
-        match self.sentence(who) {
-            Sentence::Hold => {
-                // It is stopped by its fault; this also takes the fault out of our reply object.
-                let _ = Self::child(who).map(|child| child.stop());
-                log_line!(self.machine.logger, "{} stays stopped", self.machine.name(who));
+        let why = self.machine.why(who);
+        if why == Why::Fault {
+            self.machine.deaths = self.machine.deaths.saturating_add(1);
+            if who == Pd::Service(Service::Console) {
+                self.machine.console_lives = false;
             }
+            self.report(who, &fault);
         }
-        match who {
-            Pd::Vmm(cell) => {
-                let reaction = self.machine.lifecycle.vmm_died(cell);
-                self.machine.react(cell, reaction);
-            }
-            Pd::Service(Service::Console) => self.machine.drained(),
-            Pd::Service(_) => {}
-        }
+        self.machine.died(who, why);
         Ok(None)
     }
 }

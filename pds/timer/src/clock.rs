@@ -14,14 +14,15 @@ pub trait Clock {
 /// question of how a comparator treats the top bit. A deadline beyond it is waited for in several steps.
 const FURTHEST: u64 = 1 << 56;
 
-/// Sets the comparator only when that changes something: an access may trap to a hypervisor below.
+/// Sets the comparator only when that changes something: an access may trap to a hypervisor below. The first time always
+/// does, as nobody knows what an earlier life of this PD had set.
 #[derive(Default)]
 pub struct Alarm {
-    set: Option<u64>,
+    set: Option<Option<u64>>,
 }
 
 impl Alarm {
-    /// Not set.
+    /// Not known.
     pub const fn new() -> Self {
         Alarm { set: None }
     }
@@ -29,8 +30,8 @@ impl Alarm {
     /// Arms `clock` for the earliest deadline ([`NEVER`]: for none).
     pub fn arm(&mut self, clock: &mut impl Clock, now: u64, earliest: u64) {
         let compare = (earliest != NEVER).then(|| earliest.min(now.saturating_add(FURTHEST)));
-        if compare != self.set {
-            self.set = compare;
+        if self.set != Some(compare) {
+            self.set = Some(compare);
             clock.set(compare);
         }
     }

@@ -57,6 +57,11 @@ impl<'a> Deadlines<'a> {
         Deadlines { clients, armed }
     }
 
+    /// Whether there is a client of this number.
+    pub fn has(&self, client: usize) -> bool {
+        self.clients.get(client).is_some_and(Option::is_some)
+    }
+
     /// The client has notified: its deadline is read again.
     pub fn update(&mut self, client: usize) {
         if let (Some(Some(client)), Some(armed)) = (self.clients.get(client), self.armed.get_mut(client)) {
@@ -197,15 +202,18 @@ mod tests {
         assert_eq!((nobody.expire(u64::MAX), nobody.earliest()), (Clients(0), NEVER));
 
         let (mut alarm, mut clock) = (Alarm::new(), Fake::default());
+        clock.compare = Some(3);
         alarm.arm(&mut clock, 7, NEVER);
-        assert_eq!(clock.sets, 0);
+        assert_eq!((clock.sets, clock.compare), (1, None), "what an earlier life had set");
+        alarm.arm(&mut clock, 7, NEVER);
+        assert_eq!(clock.sets, 1);
         alarm.arm(&mut clock, 7, NEVER - 1);
         assert_eq!(clock.compare, Some(7 + (1 << 56)));
         alarm.arm(&mut clock, u64::MAX - 5, NEVER - 1);
         assert_eq!(clock.compare, Some(NEVER - 1));
         alarm.arm(&mut clock, 8, 9);
         alarm.arm(&mut clock, 8, 9);
-        assert_eq!((clock.compare, clock.sets), (Some(9), 3));
+        assert_eq!((clock.compare, clock.sets), (Some(9), 4));
     }
 
     #[derive(Clone, Debug)]
@@ -224,63 +232,77 @@ mod tests {
         ]
     }
 
+    /// A restarted timer without a deadline took the comparator for unset, which still had the old one.
+    #[test]
+    fn a_comparator_that_a_dead_timer_had_set() {
+        let want = |after| Step::Want { client: 4, after, notify: false };
+        against_the_model(0, vec![want(1), Step::Restart, want(NEVER), Step::Restart, Step::Pass(1)])
+            .unwrap();
+    }
+
     proptest! {
-        /// Against a model that looks at every client at every tick: a client that notified is notified back at its
-        /// deadline, not earlier, not twice, and the comparator is always set for the next one.
         #[test]
         fn as_the_model(start in prop_oneof![Just(0u64), any::<u64>()], steps in prop::collection::vec(step(), 1..60)) {
-            let pages = Pages::new();
-            let mut deadlines = Deadlines::new(pages.clients());
-            let (mut clock, mut alarm) = (Fake { now: start.min(u64::MAX - 2000), ..Fake::default() }, Alarm::new());
-            // What the client's page says, and from when on the timer knows that it must look.
-            let (mut page, mut known) = ([0u64; CLIENTS], [NEVER; CLIENTS]);
-            let mut fired = [0u64; CLIENTS];
-            for step in steps {
-                let end = match step {
-                    Step::Want { client, after, notify } => {
-                        let deadline = clock.now.saturating_add(after);
-                        page[client] = deadline;
-                        pages.want(client, deadline);
-                        if notify {
-                            deadlines.update(client);
-                            known[client] = if deadline > fired[client] { deadline } else { NEVER };
-                        }
-                        clock.now
-                    }
-                    Step::Pass(ticks) => clock.now + ticks,
-                    Step::Restart => {
-                        (deadlines, alarm) = (Deadlines::new(pages.clients()), Alarm::new());
-                        known = core::array::from_fn(|n| if page[n] > fired[n] { page[n] } else { NEVER });
-                        clock.now
-                    }
-                };
-                loop {
-                    let due = deadlines.expire(clock.now);
-                    let mut expected = Clients::default();
-                    for n in 0..CLIENTS {
-                        if known[n] <= clock.now {
-                            known[n] = if page[n] > fired[n] { page[n] } else { NEVER };
-                            if known[n] <= clock.now {
-                                (fired[n], known[n]) = (page[n], NEVER);
-                                expected.0 |= 1 << n;
-                            }
-                        }
-                    }
-                    prop_assert_eq!(due, expected);
-                    let now = clock.now;
-                    alarm.arm(&mut clock, now, deadlines.earliest());
-                    let next = known.iter().copied().min().unwrap();
-                    match clock.compare {
-                        None => prop_assert_eq!(next, NEVER),
-                        Some(compare) => prop_assert!(compare > clock.now && compare <= next),
-                    }
-                    if clock.now == end {
-                        break;
-                    }
-                    clock.now += 1;
-                }
-                prop_assert_eq!(core::array::from_fn(|n| pages.fired(n).0), fired);
-            }
+            against_the_model(start, steps)?;
         }
+    }
+
+    /// Against a model that looks at every client at every tick: a client that notified is notified back at its
+    /// deadline, not earlier, not twice, and the comparator is always set for the next one.
+    fn against_the_model(start: u64, steps: Vec<Step>) -> Result<(), TestCaseError> {
+        let pages = Pages::new();
+        let mut deadlines = Deadlines::new(pages.clients());
+        let (mut clock, mut alarm) =
+            (Fake { now: start.min(u64::MAX - 2000), ..Fake::default() }, Alarm::new());
+        // What the client's page says, and from when on the timer knows that it must look.
+        let (mut page, mut known) = ([0u64; CLIENTS], [NEVER; CLIENTS]);
+        let mut fired = [0u64; CLIENTS];
+        for step in steps {
+            let end = match step {
+                Step::Want { client, after, notify } => {
+                    let deadline = clock.now.saturating_add(after);
+                    page[client] = deadline;
+                    pages.want(client, deadline);
+                    if notify {
+                        deadlines.update(client);
+                        known[client] = if deadline > fired[client] { deadline } else { NEVER };
+                    }
+                    clock.now
+                }
+                Step::Pass(ticks) => clock.now + ticks,
+                Step::Restart => {
+                    (deadlines, alarm) = (Deadlines::new(pages.clients()), Alarm::new());
+                    known = core::array::from_fn(|n| if page[n] > fired[n] { page[n] } else { NEVER });
+                    clock.now
+                }
+            };
+            loop {
+                let due = deadlines.expire(clock.now);
+                let mut expected = Clients::default();
+                for n in 0..CLIENTS {
+                    if known[n] <= clock.now {
+                        known[n] = if page[n] > fired[n] { page[n] } else { NEVER };
+                        if known[n] <= clock.now {
+                            (fired[n], known[n]) = (page[n], NEVER);
+                            expected.0 |= 1 << n;
+                        }
+                    }
+                }
+                prop_assert_eq!(due, expected);
+                let now = clock.now;
+                alarm.arm(&mut clock, now, deadlines.earliest());
+                let next = known.iter().copied().min().unwrap();
+                match clock.compare {
+                    None => prop_assert_eq!(next, NEVER),
+                    Some(compare) => prop_assert!(compare > clock.now && compare <= next),
+                }
+                if clock.now == end {
+                    break;
+                }
+                clock.now += 1;
+            }
+            prop_assert_eq!(core::array::from_fn(|n| pages.fired(n).0), fired);
+        }
+        Ok(())
     }
 }

@@ -5,6 +5,7 @@ use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
 use partita_protocol::MAX_CELLS;
+use partita_protocol::alive::Alive;
 use partita_protocol::layout::{Service, channel, vaddr};
 use partita_protocol::timer::{TimerRequest, TimerState};
 use partita_timer::clock::{Alarm, Clock};
@@ -12,6 +13,8 @@ use partita_timer::{CLIENTS, Client, Deadlines};
 use sel4_microkit::{Channel, ChannelSet, DeferredAction, Handler, Infallible, protection_domain};
 
 const IRQ: Channel = Channel::new(channel::DEVICE_IRQ);
+const SUPERVISOR: Channel = Channel::new(channel::SUPERVISOR);
+const PING: Channel = Channel::new(channel::PING);
 
 /// CNTP_CTL_EL0.ENABLE, with IMASK clear.
 const ENABLE: u64 = 1;
@@ -94,8 +97,18 @@ fn client(n: usize) -> Option<Client<'static>> {
     }
 }
 
+/// Our signs of life.
+fn alive() -> &'static Alive {
+    let page = NonNull::<Alive>::with_exposed_provenance(
+        NonZeroUsize::new(vaddr::HEALTH).unwrap_or(NonZeroUsize::MIN),
+    );
+    // SAFETY: the host tool maps the page in every child of the supervisor; only we write it, through its atomics.
+    unsafe { page.as_ref() }
+}
+
 #[protection_domain]
 fn init() -> Timer {
+    let again = alive().begin();
     let mut timer = Timer {
         deadlines: Deadlines::new(core::array::from_fn(client)),
         clock: Architected::new(),
@@ -103,6 +116,16 @@ fn init() -> Timer {
         deferred: None,
     };
     timer.work();
+    // The loop asks for actions only after an event. Notifications cannot fail.
+    let _ = timer.deferred.take().map(DeferredAction::execute_now);
+    if again {
+        // An earlier life may have died between noting that a deadline has fired and telling its client.
+        for client in (0..CLIENTS).filter(|n| timer.deadlines.has(*n)) {
+            Channel::new(channel_of(client)).notify();
+        }
+    }
+    alive().ready();
+    SUPERVISOR.notify();
     timer
 }
 
@@ -140,6 +163,9 @@ impl Handler for Timer {
             self.deadlines.update(client);
         }
         self.work();
+        if channels.contains(PING) {
+            alive().beat();
+        }
         if channels.contains(IRQ) {
             self.defer(DeferredAction::new_irq_ack(IRQ));
         }

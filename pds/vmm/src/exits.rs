@@ -5,6 +5,7 @@ use partita_guest::fault::{self, Access, SystemRegister, Trap};
 use partita_guest::psci::{self, Action as Psci};
 use partita_guest::registers;
 use partita_guest::vtimer;
+use partita_protocol::links::{HYPERCALL_INFO, IPI_INVOKE, SMC_INFO};
 use partita_protocol::stats::Counter;
 use partita_protocol::supervisor::StopReason;
 use partita_virtio::mmio::Action;
@@ -22,6 +23,11 @@ pub(crate) mod label {
     pub const VCPU_FAULT: u64 = 8;
     pub const VPPI_EVENT: u64 = 9;
 }
+
+/// -ENODEV: the cell has no links.
+const NO_LINKS: u64 = -19i64 as u64;
+/// -EFAULT: the structure is not in RAM.
+const BAD_ADDRESS: u64 = -14i64 as u64;
 
 /// A64 instructions that can trap are 4 bytes long.
 const INSTRUCTION: u64 = 4;
@@ -67,9 +73,14 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
             }
             label::VCPU_FAULT => self.trap(vcpu, words[0] as u32),
             label::UNKNOWN_SYSCALL => {
-                // An HVC that seL4 did not take for one of its own calls. We offer none.
+                // An HVC that seL4 did not take for one of its own calls.
                 self.stats.count(Counter::Hypercall);
-                self.return_value(vcpu, psci::RETURN_NOT_SUPPORTED);
+                let [function, address, ..] = words;
+                let value = match function {
+                    HYPERCALL_INFO => self.describe_links(address),
+                    _ => psci::RETURN_NOT_SUPPORTED,
+                };
+                self.return_value(vcpu, value);
             }
             other => {
                 self.stats.count(Counter::Other);
@@ -139,6 +150,10 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
         let mut words = [0; registers::X0 + 4];
         self.read_registers(vcpu, &mut words);
         let [_, _, _, x @ ..] = words;
+        if let [SMC_INFO, address, ..] = x {
+            let value = self.describe_links(address);
+            return self.return_value_with(vcpu, &mut words, value);
+        }
         let ram = self.ram;
         match self.cpus.call(vcpu, x, |entry| ram.offset(entry, INSTRUCTION).is_some()) {
             Psci::Return(value) => self.return_value_with(vcpu, &mut words, value),
@@ -175,6 +190,17 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
             Psci::SystemOff => self.stop(Some(StopReason::PowerOff)),
             Psci::SystemReset => self.stop(Some(StopReason::Reset)),
         }
+    }
+
+    /// Tells the guest where its links are. Answers as Linux' errors do, since hvisor's driver passes the value on.
+    fn describe_links(&mut self, address: u64) -> u64 {
+        let Some(links) = &self.links else { return NO_LINKS };
+        let bytes = links.describe();
+        if self.ram.write(address, &bytes).is_err() {
+            return BAD_ADDRESS;
+        }
+        self.machine.clean(address.saturating_sub(self.ram.ipa()), bytes.len() as u64);
+        psci::RETURN_SUCCESS
     }
 
     /// Goes on behind the call with `value` in x0.
@@ -244,7 +270,20 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
                     self.loaded(vcpu, pc, &access, value.into());
                 }
             }
-            Target::Virtio(..) | Target::Hole => {
+            Target::Link(link, offset)
+                if access.write && self.links.as_ref().is_some_and(|links| link < links.count()) =>
+            {
+                self.stats.count(Counter::Doorbell);
+                // Stores to the rest of the table are lost, as on a bus that ignores them.
+                if offset == IPI_INVOKE as u64 {
+                    let peer = self.operand(vcpu, &access);
+                    let now = self.machine.counter();
+                    let ring = self.links.as_mut().map(|links| links.ring(link, peer, now));
+                    self.doorbell(ring);
+                }
+                self.resume_with(vcpu, &[pc.wrapping_add(INSTRUCTION)]);
+            }
+            Target::Virtio(..) | Target::Link(..) | Target::Hole => {
                 self.stats.count(Counter::Other);
                 let verb = if access.write { "store to" } else { "load from" };
                 self.crash(format_args!("{verb} nothing at ipa {:#x}, pc {pc:#x}, esr {esr:#x}", access.ipa));

@@ -11,9 +11,11 @@ use heapless::Vec as Slots;
 use partita_guest::gic::Injection;
 use partita_guest::registers;
 use partita_protocol::MAX_VCPUS;
+use partita_protocol::alive::Alive;
 use partita_protocol::backend::{self, BackendStatus, DeviceStatus, Status};
 use partita_protocol::layout::{channel, guest};
 use partita_protocol::lifecycle::{Actual, Wanted};
+use partita_protocol::links::{DoorbellRx, DoorbellTx};
 use partita_protocol::stats::VmmStats;
 use partita_protocol::timer::{TimerRequest, TimerState};
 use partita_ring::log::Logger;
@@ -21,6 +23,7 @@ use partita_ring::{AtomicU64, Duplex, Header, Mine, Rx, Yours};
 use partita_virtio::fake::FakeRam;
 use partita_virtio::mmio::RegisterPage;
 
+use crate::links::{Description, Links};
 use crate::load::Images;
 use crate::machine::{Field, Machine, Page};
 use crate::remote::{Backend, device_id};
@@ -178,8 +181,15 @@ impl Machine for FakeMachine {
 pub struct FakePage(&'static [Cell<u32>; 1024]);
 
 impl FakePage {
-    fn new() -> Self {
+    /// All zero.
+    pub fn new() -> Self {
         Self(Box::leak(Box::new([const { Cell::new(0) }; 1024])))
+    }
+}
+
+impl Default for FakePage {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -214,7 +224,7 @@ fn ring() -> [(Mine<'static>, Yours<'static>); 2] {
 /// memory. Bytes left in a ring stay there.
 struct Shared {
     ram: FakeRam,
-    pages: [FakePage; 2],
+    pages: [FakePage; 3],
     log: [(Mine<'static>, Yours<'static>); 2],
     console: [(Mine<'static>, Yours<'static>); 2],
     backend: &'static BackendStatus,
@@ -223,6 +233,8 @@ struct Shared {
     stats: &'static VmmStats,
     wanted: &'static Wanted,
     actual: &'static Actual,
+    alive: &'static Alive,
+    bells: (&'static DoorbellTx, &'static DoorbellRx),
 }
 
 impl Shared {
@@ -236,7 +248,7 @@ impl Shared {
         };
         Self {
             ram: FakeRam::new(guest::RAM, RAM, 0),
-            pages: [FakePage::new(), FakePage::new()],
+            pages: [FakePage::new(), FakePage::new(), FakePage::new()],
             log: ring(),
             console: ring(),
             backend: leak(BackendStatus {
@@ -247,7 +259,9 @@ impl Shared {
             request: leak(TimerRequest { deadline: Default::default() }),
             stats: leak(VmmStats::new()),
             wanted: leak(Wanted::default()),
+            alive: leak(Alive::default()),
             actual: leak(Actual::default()),
+            bells: (leak(DoorbellTx::default()), leak(DoorbellRx::default())),
         }
     }
 }
@@ -256,7 +270,7 @@ thread_local! {
     static SHARED: &'static Shared = leak(Shared::new());
 }
 
-/// A VMM with one disk, a console, and a kernel of four instructions.
+/// A VMM with one disk, a console, a link to one other cell, and a kernel of four instructions.
 pub struct Guest {
     /// The VMM.
     pub vmm: Vmm<'static, FakeMachine, FakePage>,
@@ -278,6 +292,10 @@ pub struct Guest {
     pub ram: FakeRam,
     /// The disk's registers, as the guest reads them.
     pub page: FakePage,
+    /// The control table of its link, as the guest reads it.
+    pub table: FakePage,
+    /// Doorbells, both ways.
+    pub bells: (&'static DoorbellTx, &'static DoorbellRx),
     /// What came out of the log.
     pub log: Rx<'static>,
     /// The console PD's end of the guest's terminal.
@@ -296,16 +314,21 @@ impl Guest {
     /// The same with several vCPUs.
     pub fn with_vcpus(autostart: bool, vcpus: usize) -> Self {
         let machine = FakeMachine::default();
-        let Shared { ram, pages, log, console, backend, timer, request, stats, wanted, actual } =
+        let Shared { ram, pages, log, console, backend, timer, request, stats, wanted, actual, alive, bells } =
             SHARED.with(|shared| *shared);
         backend.devices[0].needs_reset.store(0, Ordering::Relaxed);
         timer.fired.store(0, Ordering::Relaxed);
         wanted.valid.store(0, Ordering::Relaxed);
+        alive.clear();
+        actual.held.iter().flatten().for_each(|intid| intid.store(0, Ordering::Relaxed));
         let attach = |(mine, yours)| Duplex::new(mine, yours);
+        let link = Description { id: 3, peers: 2, peer: 1, shared: 0x2000, output: 0x1_0000 };
+        let link = Links::new([link].into_iter().collect(), [pages[2]].into_iter(), *bells, 62_500_000);
         let mut devices = Slots::new();
         let disk = Backend { id: device_id::BLK, channel: 0, device: 0, status: backend };
         let _ = devices.push(Slot::Waiting(pages[0], disk));
         let vmm = Vmm::new(Parts {
+            alive,
             machine: machine.clone(),
             logger: Logger::new(log[0].0, log[0].1, || ()),
             ram: ram.ram(),
@@ -313,6 +336,7 @@ impl Guest {
             vcpus,
             devices,
             terminal: Terminal::new(attach(console[0]), Some((1, Port::new(pages[1])))),
+            links: Some(link),
             timer: TimerLink { request, state: timer },
             stats,
             cell: CellLink { wanted, actual },
@@ -329,6 +353,8 @@ impl Guest {
             actual,
             ram: *ram,
             page: pages[0],
+            table: pages[2],
+            bells: *bells,
             log: attach(log[1]).rx,
             console: attach(console[1]),
         }

@@ -107,7 +107,7 @@ const fn number(field: Field) -> VcpuField {
     }
 }
 
-/// A virtio register page: uncached, written by us, read by the guest.
+/// A virtio register page or a link's control table: uncached, written by us, read by the guest.
 #[derive(Clone, Copy)]
 pub struct Registers(*mut u32);
 
@@ -118,6 +118,14 @@ impl Registers {
     /// `device` is below the number of pages that the system description maps at `VIRTIO_REGISTERS`.
     pub const unsafe fn new(device: usize) -> Self {
         Self(core::ptr::with_exposed_provenance_mut(vaddr::VIRTIO_REGISTERS + device * 0x1000))
+    }
+
+    /// The control table of the cell's link with this number.
+    ///
+    /// # Safety
+    /// `link` is below the number of pages that the system description maps at `LINK_CONTROL`.
+    pub const unsafe fn link(link: usize) -> Self {
+        Self(core::ptr::with_exposed_provenance_mut(vaddr::LINK_CONTROL + link * 0x1000))
     }
 }
 

@@ -13,6 +13,7 @@ pub mod exits;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod lifecycle;
+pub mod links;
 pub mod load;
 pub mod machine;
 pub mod prepare;

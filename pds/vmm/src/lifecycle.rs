@@ -42,6 +42,9 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
         self.uart_line = false;
         self.cpus = Cpus::new(self.vcpus.len());
         self.phase = Phase::Running;
+        if let Some(links) = &mut self.links {
+            links.start();
+        }
         self.switch_on(0, plan.kernel, plan.dtb);
         log_line!(
             self.logger,
@@ -99,6 +102,9 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
             self.set_vcpu(vcpu, Vcpu::Off);
         }
         self.phase = Phase::Stopping(reason);
+        if let Some(links) = &mut self.links {
+            links.stop();
+        }
         self.terminal.reset();
         self.talked = true;
         // All are marked before the first is asked, so that the last answer, and no earlier one, ends it.

@@ -5,7 +5,9 @@ use core::ptr::NonNull;
 
 use heapless::Vec;
 use partita_config::{Boot, Cell, Config, Device};
+use partita_pd_vmm::links::{Description, Links};
 use partita_pd_vmm::load::Images;
+use partita_pd_vmm::machine::Machine;
 use partita_pd_vmm::remote::{Backend, device_id};
 use partita_pd_vmm::terminal::{Port, Terminal};
 use partita_pd_vmm::vmm::{CellLink, Parts, Slot, TimerLink, Vmm};
@@ -98,10 +100,13 @@ fn init() -> Pd {
         vcpus: cell.vcpus.into(),
         devices: devices(&config, cell),
         terminal: Terminal::new(ring, console(cell)),
+        links: links(&config, cell),
         timer: TimerLink { request, state },
         cell: cell_link,
         stats,
         autostart: cell.autostart,
+        // SAFETY: likewise for the page with our signs of life.
+        alive: unsafe { page(vaddr::HEALTH) },
     }))
 }
 
@@ -139,6 +144,27 @@ fn backend(config: &Config<'_>, cell: &Cell<'_>, device: Device) -> Option<Backe
             })
         }
     }
+}
+
+/// The cell's links, if it has any.
+fn links(config: &Config<'_>, cell: &Cell<'_>) -> Option<Links<'static>> {
+    let describe = |part: partita_config::CellLink<'_, '_>| Description {
+        id: part.id().into(),
+        peers: part.link.peers.len(),
+        peer: part.peer,
+        // The host tool has checked that they fit into 256 MiB.
+        shared: part.link.shared.0 as u32,
+        output: part.link.output.0 as u32,
+    };
+    let list: Vec<Description, _> = config.links_of(cell.name).map(describe).collect();
+    if list.is_empty() {
+        return None;
+    }
+    // SAFETY: the host tool maps a control table for each of the cell's links.
+    let tables = (0..list.len()).map(|link| unsafe { Registers::link(link) });
+    // SAFETY: the host tool maps both pages of doorbells in the VMM of a cell with links.
+    let pages = unsafe { (page(vaddr::DOORBELL_TX), page(vaddr::DOORBELL_RX)) };
+    Some(Links::new(list, tables, pages, Kernel.frequency()))
 }
 
 /// The virtio-console, if the cell has one.

@@ -9,10 +9,13 @@
 //! where it is cached and fast, but paced by a thread with the guest's priority and budget: other guests get their turn
 //! as they would if this one ran.
 
+use core::sync::atomic::Ordering;
+
 use partita_guest::exception::EL1H_MASKED;
 use partita_guest::registers;
 use partita_protocol::MAX_VCPUS;
 use partita_protocol::layout::guest;
+use partita_protocol::lifecycle::LIST_REGISTERS;
 
 use crate::exits::label;
 use crate::machine::{Machine, Page};
@@ -87,11 +90,21 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
         for vcpu in (0..self.vcpus.len()).filter(|vcpu| dirty & (1 << vcpu) != 0) {
             self.new_vcpu(vcpu);
             let mut words = [0; registers::X0 + 5];
-            let [x1, x2, x3, x4] = self.gic.held(vcpu).map(|intid| intid.unwrap_or(1023).into());
+            let [x1, x2, x3, x4] = self.held(vcpu);
             words[..registers::X0].copy_from_slice(&[base, 0, EL1H_MASKED]);
             words[registers::X0..].copy_from_slice(&[guest::GICC, x1, x2, x3, x4]);
             self.resume_with(vcpu, &words);
         }
+    }
+
+    /// INTIDs that a vCPU's list registers may hold as active, 1023 for none: what was last written to each, which a page
+    /// keeps for a VMM that was restarted.
+    fn held(&self, vcpu: usize) -> [u64; LIST_REGISTERS] {
+        let Some(kept) = self.cell.actual.held.get(vcpu) else { return [1023; LIST_REGISTERS] };
+        kept.each_ref().map(|word| match word.load(Ordering::Relaxed).checked_sub(1) {
+            None => 1023,
+            Some(intid) => u64::from(intid) & 0x3ff,
+        })
     }
 
     /// An exit of the program. Whatever it is, an answer lets it go on or try again, and each brings the end nearer.

@@ -84,6 +84,8 @@ pub enum Trouble {
 impl<'a, P: Page> Remote<'a, P> {
     /// Asks the backend for the device. `Err(Refused(Pending))`: ask again when it notifies.
     pub fn new<M: Machine>(machine: &mut M, page: P, backend: Backend<'a>) -> Result<Self, Trouble> {
+        // This VMM may be one that was restarted: nothing of the guest before may be in flight.
+        backend.ask(machine, label::RESET, &[backend.device as u64])?;
         let info = backend.info(machine)?;
         let maxes = [info.queue_size; MAX_QUEUES];
         let maxes = maxes.get(..info.queues).unwrap_or(&maxes);

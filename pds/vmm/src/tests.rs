@@ -13,6 +13,7 @@ use crate::fake::{Guest, KERNEL};
 use crate::vmm::{Next, Phase, Vcpu};
 
 mod lifecycle;
+mod links;
 
 const PC: u64 = 0x4000_1000;
 const GICD: u64 = guest::GICD;
@@ -141,7 +142,10 @@ fn starts_as_the_boot_protocol_says() {
     assert_eq!(guest.ram.bytes(guest::RAM, 16), KERNEL);
     assert_eq!(guest.ram.bytes(dtb, 50), [2; 50]);
     drop(state);
-    assert_eq!(guest.calls(), [(0, backend::INFO), (channel::SUPERVISOR, supervisor::GUEST_RUNNING)]);
+    assert_eq!(
+        guest.calls(),
+        [(0, backend::RESET), (0, backend::INFO), (channel::SUPERVISOR, supervisor::GUEST_RUNNING)]
+    );
 }
 
 #[test]

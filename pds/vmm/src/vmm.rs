@@ -9,6 +9,7 @@ use heapless::Vec;
 use partita_guest::gic::Vgic;
 use partita_guest::psci::Cpus;
 use partita_guest::vtimer::{self, Alarm};
+use partita_protocol::alive::Alive;
 use partita_protocol::layout::{channel, guest};
 use partita_protocol::lifecycle::{Actual, Wanted};
 use partita_protocol::stats::{Counter, VmmStats};
@@ -21,6 +22,7 @@ use partita_virtio::memory::GuestRam;
 
 use core::sync::atomic::Ordering;
 
+use crate::links::{Links, Ring};
 use crate::load::Images;
 use crate::machine::{Field, Machine, Page};
 use crate::prepare::Preparation;
@@ -113,7 +115,9 @@ pub struct Vmm<'a, M, P> {
     pub(crate) vcpus: Vec<Vcpu, MAX_VCPUS>,
     pub(crate) devices: Vec<Slot<'a, P>, MAX_DEVICES>,
     pub(crate) terminal: Terminal<'a, P>,
+    pub(crate) links: Option<Links<'a>>,
     pub(crate) stats: &'a VmmStats,
+    alive: &'a Alive,
     pub(crate) phase: Phase,
     pub(crate) cell: CellLink<'a>,
     /// Epoch of the start that was last asked for.
@@ -155,6 +159,8 @@ pub struct Parts<'a, M, P> {
     pub devices: Vec<Slot<'a, P>, MAX_DEVICES>,
     /// Its terminal.
     pub terminal: Terminal<'a, P>,
+    /// Its shared-memory links.
+    pub links: Option<Links<'a>>,
     /// Link to the timer PD.
     pub timer: TimerLink<'a>,
     /// Link to the supervisor.
@@ -163,6 +169,8 @@ pub struct Parts<'a, M, P> {
     pub stats: &'a VmmStats,
     /// Start at once.
     pub autostart: bool,
+    /// Signs of life, for the supervisor.
+    pub alive: &'a Alive,
 }
 
 impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
@@ -172,6 +180,7 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         let mut vcpus = Vec::new();
         vcpus.resize(count, Vcpu::Off).unwrap_or_default();
         let second = parts.machine.frequency();
+        let again = parts.alive.begin();
         Self {
             machine: parts.machine,
             logger: parts.logger,
@@ -183,14 +192,17 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
             vcpus,
             devices: parts.devices,
             terminal: parts.terminal,
+            links: parts.links,
             stats: parts.stats,
+            alive: parts.alive,
             phase: Phase::Stopped(parts.autostart),
             cell: parts.cell,
             epoch: parts.autostart.then_some(0),
             ended: None,
-            published: [0; 4],
-            fresh: true,
-            used: [false; MAX_VCPUS],
+            // What the page says now may be an earlier life's.
+            published: if again { [u32::MAX; 4] } else { [0; 4] },
+            fresh: !again,
+            used: [again; MAX_VCPUS],
             timer: parts.timer,
             alarm: Alarm::new(),
             timer_owed: [false; MAX_VCPUS],
@@ -205,6 +217,12 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
     ///
     /// A wish that is there already counts for more than `autostart`: this VMM may be one that was restarted.
     pub fn begin(&mut self) -> Next {
+        if !self.fresh {
+            // The guest may still run, and the reply object of an earlier life hold one of its faults.
+            for vcpu in 0..self.vcpus.len() {
+                self.machine.suspend(vcpu);
+            }
+        }
         if self.cell.wanted.get().is_some() {
             self.phase = Phase::Stopped(false);
             self.epoch = None;
@@ -212,6 +230,8 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         } else {
             self.look_for_devices();
         }
+        self.alive.ready();
+        self.machine.signal(channel::SUPERVISOR);
         self.next()
     }
 
@@ -233,8 +253,15 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
     pub fn notified(&mut self, channels: u64) -> Next {
         self.stats.count(Counter::Notifications);
         let from = |channel: usize| channels & (1 << channel) != 0;
-        if from(channel::TIMER) && self.phase == Phase::Running {
-            self.wake_due();
+        if from(channel::TIMER) {
+            let due = self.links.as_mut().and_then(|links| links.due(self.machine.counter()));
+            self.doorbell(due);
+            if self.phase == Phase::Running {
+                self.wake_due();
+            }
+        }
+        if from(channel::VMM_IVC) && matches!(self.phase, Phase::Running | Phase::Paused) {
+            self.doorbells_rung();
         }
         for device in 0..self.devices.len() {
             let channel = match self.devices.get(device) {
@@ -248,6 +275,9 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         }
         if from(channel::CONSOLE) && self.phase == Phase::Running {
             self.use_terminal(|_| ());
+        }
+        if from(channel::PING) {
+            self.alive.beat();
         }
         if from(channel::SUPERVISOR) {
             self.supervisor_notified();
@@ -342,6 +372,12 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         for vcpu in 0..self.vcpus.len() {
             let mut any = false;
             while let Some(injection) = self.gic.next_injection(vcpu) {
+                // First, so that a VMM that is restarted knows at least of what is there.
+                if let Some(held) =
+                    self.cell.actual.held.get(vcpu).and_then(|all| all.get(injection.index as usize))
+                {
+                    held.store(u32::from(injection.intid) + 1, Ordering::Relaxed);
+                }
                 self.machine.inject(vcpu, injection);
                 self.stats.count(Counter::Injections);
                 any = true;
@@ -373,12 +409,35 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         if deadline <= self.machine.counter() {
             return false;
         }
+        self.arm(deadline, fired);
+        true
+    }
+
+    /// Has the timer PD notify at `deadline`, or earlier.
+    fn arm(&mut self, deadline: u64, fired: u64) {
         if self.alarm.arm(deadline, fired) {
             self.timer.request.deadline.store(deadline, Ordering::Release);
             self.machine.signal(channel::TIMER);
             self.stats.count(Counter::Alarms);
         }
-        true
+    }
+
+    /// Passes the guest's doorbells on to `ivc`, now or when the timer says so.
+    pub(crate) fn doorbell(&mut self, ring: Option<Ring>) {
+        match ring {
+            Some(Ring::Now) => self.defer_notify(channel::VMM_IVC),
+            Some(Ring::At(deadline)) => self.arm(deadline, self.timer.state.fired.load(Ordering::Acquire)),
+            Some(Ring::Refused) | None => {}
+        }
+    }
+
+    /// `ivc` has notified: peers may have rung.
+    fn doorbells_rung(&mut self) {
+        let Some(links) = &mut self.links else { return };
+        for intid in links.rung() {
+            self.gic.pulse(intid);
+        }
+        self.deliver();
     }
 
     /// Uses the terminal, moves its bytes, and updates the interrupt lines of both its devices.

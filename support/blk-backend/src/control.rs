@@ -65,8 +65,12 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
     fn queue(&mut self, client: usize, disk: usize, index: u64, layout: QueueLayout) -> Status {
         let Some(ram) = self.client(client).map(|client| client.ram) else { return Status::NoDevice };
         let Some(disk) = self.disk(client, disk) else { return Status::NoDevice };
-        if !matches!(disk.state, State::Idle) || index != 0 {
-            return Status::Invalid;
+        match disk.state {
+            _ if index != 0 => return Status::Invalid,
+            // A call made again, because we were restarted in the middle of the VMM's calls: see `start`.
+            State::Live(Some(_)) if disk.layout == Some(layout) => return Status::Ok,
+            State::Idle | State::Live(None) => {}
+            _ => return Status::Invalid,
         }
         if Queue::new(ram, layout, QUEUE_MAX, 0).is_err() {
             return Status::Invalid;
@@ -81,7 +85,17 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         let Some(ram) = self.client(client_id).map(|client| client.ram) else { return Status::NoDevice };
         let Some(disk) = self.disk(client_id, disk_id) else { return Status::NoDevice };
         let offered = offer::features(&below, &disk.config);
-        if !matches!(disk.state, State::Idle)
+        // A VMM's calls belong together (QUEUE, START), and we may have been restarted in the middle of them: it then makes
+        // all of them again, after a START that came without its queue.
+        let again = match disk.state {
+            State::Idle => false,
+            State::Live(queue) if disk.accepted == accepted => match (queue, disk.layout) {
+                (None, Some(_)) => true,
+                _ => return Status::Ok,
+            },
+            _ => return Status::Invalid,
+        };
+        if (!matches!(disk.state, State::Idle) && !again)
             || accepted & !offered != 0
             || accepted & features::VERSION_1 == 0
         {
@@ -91,6 +105,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             Ok(queue) => queue,
             Err(_) => return Status::Invalid,
         };
+        disk.accepted = accepted;
         disk.write_through = below.flush && accepted & feature::FLUSH == 0;
         disk.state = State::Live(queue);
         if resumed {
@@ -123,6 +138,8 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         let never_resumed = resumed && matches!(disk.state, State::Idle);
         disk.state = State::Idle;
         if let Some(counters) = counters {
+            #[cfg(test)]
+            partita_virtio::fake::crash::store();
             counters.needs_reset.store(0, Ordering::Release);
         }
         if never_resumed {

@@ -89,6 +89,8 @@ impl InflightPage {
     /// Enters. Release: what came before in the program is in memory if this is.
     pub fn set(&self, id: usize, entry: Entry) {
         if let Some(place) = self.entries.get(id) {
+            #[cfg(test)]
+            partita_virtio::fake::crash::store();
             place.store(entry.to_word(), Ordering::Release);
         }
     }
@@ -96,6 +98,8 @@ impl InflightPage {
     /// Notes whether a disk is live.
     pub fn set_live(&self, client: usize, disk: usize, live: bool) {
         if let Some(flag) = self.live.get(client).and_then(|disks| disks.get(disk)) {
+            #[cfg(test)]
+            partita_virtio::fake::crash::store();
             flag.store(live.into(), Ordering::Release);
         }
     }

@@ -88,6 +88,8 @@ struct Disk {
     config: DiskConfig,
     state: State,
     layout: Option<QueueLayout>,
+    /// Features of the last START.
+    accepted: u64,
     /// The guest did not negotiate FLUSH: its writes must be durable when they complete (5.2.6.2).
     write_through: bool,
     in_flight: u16,
@@ -112,6 +114,7 @@ impl Disk {
             config,
             state: State::Idle,
             layout: None,
+            accepted: 0,
             write_through: false,
             in_flight: 0,
             unpublished: false,
@@ -276,8 +279,12 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
                 }
             }
         }
-        for client in self.tables.clients.iter().flatten() {
+        for (number, client) in self.tables.clients.iter().enumerate() {
+            let Some(client) = client else { continue };
+            #[cfg(test)]
+            partita_virtio::fake::crash::store();
             client.status.generation.fetch_add(1, Ordering::Release);
+            self.notify |= 1 << number;
         }
     }
 

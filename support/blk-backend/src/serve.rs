@@ -342,7 +342,11 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
                 disk.state = State::Idle;
                 page.set_live(client_id, disk_id, false);
                 if let Some(counters) = counters {
+                    #[cfg(test)]
+                    partita_virtio::fake::crash::store();
                     counters.needs_reset.store(0, Ordering::Release);
+                    #[cfg(test)]
+                    partita_virtio::fake::crash::store();
                     counters.reset.fetch_add(1, Ordering::Release);
                 }
                 self.notify |= 1 << client_id;
@@ -406,6 +410,8 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
                 let disk = disks.trailing_zeros() as usize;
                 *disks &= *disks - 1;
                 if let Some(used) = client.counters(disk).and_then(|counters| counters.used.first()) {
+                    #[cfg(test)]
+                    partita_virtio::fake::crash::store();
                     used.fetch_add(1, Ordering::Release);
                 }
             }
@@ -421,6 +427,8 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             disk.unpublished = false;
         }
         if let Some(counters) = counters {
+            #[cfg(test)]
+            partita_virtio::fake::crash::store();
             counters.needs_reset.store(1, Ordering::Release);
         }
         self.notify |= 1 << client_id;

@@ -11,18 +11,22 @@
 //! `host` (feature `std`) names the path, what is wrong and what would be right.
 #![cfg_attr(not(any(test, feature = "std")), no_std)]
 
+mod address;
 #[cfg(feature = "std")]
 pub mod host;
 mod partition;
+pub mod passthrough;
 pub mod pd;
 mod schema;
 mod size;
 
+pub use address::Address;
 pub use partition::Partition;
+pub use passthrough::{Passthrough, Trigger};
 pub use pd::Pd;
 pub use schema::{
-    Boot, Cell, Config, ConsoleKind, Controller, ControllerKind, Device, Disk, HOST, HOST_CID, OnHang,
-    Policy, Socket,
+    Boot, Cell, CellLink, Config, ConsoleKind, Controller, ControllerKind, Device, Disk, HOST, HOST_CID,
+    Link, OnHang, Policy, Socket,
 };
 pub use serde_json_core::de::Error;
 pub use size::Size;

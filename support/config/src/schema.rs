@@ -1,10 +1,13 @@
 //! The types of partita.json. docs/configuration.md describes each key for users; [`crate::table`] does for machines.
 
 use heapless::Vec;
-use partita_protocol::{MAX_CELLS, MAX_CONTROLLERS, MAX_DISKS, MAX_PORTS, MAX_SOCKETS, layout};
+use partita_protocol::{
+    MAX_CELL_LINKS, MAX_CELLS, MAX_CONTROLLERS, MAX_DISKS, MAX_LINKS, MAX_PEERS, MAX_PORTS, MAX_SOCKETS,
+    layout,
+};
 use serde::{Deserialize, Serialize};
 
-use crate::{Partition, Size};
+use crate::{Partition, Passthrough, Size, passthrough::MAX_PASSTHROUGH};
 
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
@@ -19,9 +22,59 @@ pub struct Config<'a> {
     /// Guests. The position is the cell's number everywhere: channels, addresses, console keys.
     #[serde(borrow)]
     pub cells: Vec<Cell<'a>, MAX_CELLS>,
+    /// Memory that cells share. The position is the link's number at `ivc`.
+    #[serde(default, borrow)]
+    pub links: Vec<Link<'a>, MAX_LINKS>,
     /// Who may connect to whom by virtio-vsock.
     #[serde(default, borrow)]
     pub sockets: Vec<Socket<'a>, MAX_SOCKETS>,
+}
+
+/// Shared memory between some cells, with doorbells.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Link<'a> {
+    /// Unique.
+    #[serde(borrow)]
+    pub name: &'a str,
+    /// What guests call it (`/dev/hivc<id>`); without it the place in `links`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<u8>,
+    /// Names of cells; the place is the peer's number.
+    #[serde(borrow)]
+    pub peers: Vec<&'a str, MAX_PEERS>,
+    /// The section that all peers write.
+    #[serde(default)]
+    pub shared: Size,
+    /// Each peer's output section.
+    #[serde(default = "output")]
+    pub output: Size,
+}
+
+impl Link<'_> {
+    /// Bytes of its memory: the shared section, then the output sections in the order of the peers.
+    pub fn bytes(&self) -> u64 {
+        self.shared.0.saturating_add(self.output.0.saturating_mul(self.peers.len() as u64))
+    }
+}
+
+/// A cell's part in a link.
+#[derive(Clone, Copy, Debug)]
+pub struct CellLink<'c, 'a> {
+    /// Place in `links`.
+    pub number: usize,
+    /// The link.
+    pub link: &'c Link<'a>,
+    /// The cell's number among its peers.
+    pub peer: usize,
+}
+
+impl CellLink<'_, '_> {
+    /// What guests call it.
+    pub fn id(&self) -> u8 {
+        // At most MAX_LINKS.
+        self.link.id.unwrap_or(self.number as u8)
+    }
 }
 
 /// A disk controller that Partita drives.
@@ -65,12 +118,12 @@ pub struct Cell<'a> {
     /// Priority of the vCPUs, 1..=99.
     #[serde(default = "guest_priority")]
     pub priority: u8,
-    /// Processor time a vCPU may use in each period, microseconds.
-    #[serde(default = "default_us")]
-    pub budget_us: u32,
-    /// Its period, microseconds.
-    #[serde(default = "default_us")]
-    pub period_us: u32,
+    /// Processor time a vCPU may use in each period, microseconds; 0: see [`Cell::budget_us`].
+    #[serde(default, rename = "budget_us", skip_serializing_if = "is_zero")]
+    pub own_budget_us: u32,
+    /// Its period, microseconds; 0: see [`Cell::period_us`].
+    #[serde(default, rename = "period_us", skip_serializing_if = "is_zero")]
+    pub own_period_us: u32,
     /// What `kernel` is.
     #[serde(default)]
     pub boot: Boot,
@@ -104,6 +157,9 @@ pub struct Cell<'a> {
     /// virtio-blk devices, in the guest's order (`/dev/vda` first).
     #[serde(default, borrow)]
     pub disks: Vec<Disk<'a>, MAX_DISKS>,
+    /// Devices that the guest gets whole.
+    #[serde(default, borrow)]
+    pub passthrough: Vec<Passthrough<'a>, MAX_PASSTHROUGH>,
     /// Context id of the cell's virtio-vsock device; without one it has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cid: Option<u32>,
@@ -212,6 +268,18 @@ impl<'a> Config<'a> {
         self.cells.iter().enumerate().find(|(_, cell)| cell.name == name)
     }
 
+    /// The links of a cell, in the order of its control tables; at most [`MAX_CELL_LINKS`].
+    pub fn links_of(&self, cell: &str) -> impl Iterator<Item = CellLink<'_, 'a>> {
+        let part = move |(number, link): (usize, &'_ Link<'a>)| {
+            link.peers.iter().position(|peer| *peer == cell).map(|peer| (number, peer))
+        };
+        let found: Vec<(usize, usize), MAX_LINKS> = self.links.iter().enumerate().filter_map(part).collect();
+        found
+            .into_iter()
+            .take(MAX_CELL_LINKS)
+            .filter_map(|(number, peer)| Some(CellLink { number, link: self.links.get(number)?, peer }))
+    }
+
     /// Number and entry of a controller.
     pub fn controller(&self, name: &str) -> Option<(usize, &Controller<'a>)> {
         self.controllers.iter().enumerate().find(|(_, controller)| controller.name == name)
@@ -219,11 +287,25 @@ impl<'a> Config<'a> {
 
     /// Whether the system has the PD `ivc`.
     pub fn has_ivc(&self) -> bool {
-        self.cells.iter().any(|cell| cell.cid.is_some())
+        self.cells.iter().any(|cell| cell.cid.is_some()) || !self.links.is_empty()
     }
 }
 
 impl<'a> Cell<'a> {
+    /// Processor time a vCPU may use in each period, microseconds.
+    pub fn budget_us(&self) -> u32 {
+        if self.own_budget_us == 0 { self.slice_us().min(self.period_us()) } else { self.own_budget_us }
+    }
+
+    /// That period, microseconds.
+    pub fn period_us(&self) -> u32 {
+        if self.own_period_us == 0 { self.slice_us().max(self.own_budget_us) } else { self.own_period_us }
+    }
+
+    const fn slice_us(&self) -> u32 {
+        if self.vcpus > 1 { SHORT_SLICE_US } else { SLICE_US }
+    }
+
     /// The cell's virtio devices in the order of their register pages: disks, then the console, then vsock.
     pub fn devices(&self) -> impl Iterator<Item = Device> + '_ {
         let console = (self.console == ConsoleKind::Virtio).then_some(Device::Console);
@@ -246,12 +328,22 @@ fn guest_priority() -> u8 {
     layout::priority::GUEST
 }
 
+/// Time slice of a vCPU that is alone.
+const SLICE_US: u32 = 10_000;
+/// Of one among several: a vCPU that waits for a lock whose holder is not running spins until its slice ends.
+const SHORT_SLICE_US: u32 = 1000;
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde wants it so
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
 fn timeout_ms() -> u32 {
     10_000
 }
 
-fn default_us() -> u32 {
-    10_000
+fn output() -> Size {
+    Size(64 << 10)
 }
 
 fn yes() -> bool {

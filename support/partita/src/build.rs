@@ -62,7 +62,7 @@ pub fn build(context: &Context) -> Result<Built> {
 /// The system is too large; a guest file is missing; a file cannot be written.
 pub fn generate(context: &Context, text: &str, config: &Config<'_>, out: &Path) -> Result<PathBuf> {
     for cell in &config.cells {
-        let dtb = guest_dtb(context, cell)?;
+        let dtb = guest_dtb(context, config, cell)?;
         write(&out.join(system::compose::dtb_name(cell.name)), &dtb)?;
     }
     write(&out.join(system::compose::CONFIG), text.as_bytes())?;
@@ -72,7 +72,7 @@ pub fn generate(context: &Context, text: &str, config: &Config<'_>, out: &Path) 
 }
 
 /// The device tree of a cell, after the check that the VMM will make too: all parts fit into the guest's memory.
-fn guest_dtb(context: &Context, cell: &Cell<'_>) -> Result<Vec<u8>> {
+fn guest_dtb(context: &Context, config: &Config<'_>, cell: &Cell<'_>) -> Result<Vec<u8>> {
     let refused = |error: &dyn std::fmt::Display| Failure::new(format!("cell {}: {error}", cell.name));
     let initrd = match cell.initrd {
         Some(initrd) => guest_file(context, cell.name, "initrd", initrd)?.1,
@@ -91,7 +91,7 @@ fn guest_dtb(context: &Context, cell: &Cell<'_>) -> Result<Vec<u8>> {
         ),
         (Boot::Linux, boot::Kernel::Linux { .. }) | (Boot::Binary, _) => {}
     }
-    let dtb = dtb::write(cell, context.board, initrd)?;
+    let dtb = dtb::write(config, cell, context.board, initrd)?;
     boot::plan(kernel, length, initrd, dtb.len() as u64, cell.memory.0).map_err(|error| refused(&error))?;
     Ok(dtb)
 }

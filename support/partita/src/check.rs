@@ -72,7 +72,7 @@ fn files(context: &Context, config: &Config<'_>, problems: &mut Vec<Problem>) {
             }
         }
         let size = |key| sizes.iter().find(|(other, _)| *other == key).map_or(0, |(_, size)| *size);
-        if dtb::write(cell, context.board, size("initrd")).is_err()
+        if dtb::write(config, cell, context.board, size("initrd")).is_err()
             || size("kernel") + size("initrd") > cell.memory.0
         {
             let wrong = format!(

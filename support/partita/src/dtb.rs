@@ -4,7 +4,7 @@
 //! seL4 takes HVC for a system call. The GIC's second region is the physical GICV page. Only the virtual timer is the
 //! guest's own; the entries of the others are there because the binding wants them.
 
-use partita_config::Cell;
+use partita_config::{Cell, Config};
 use partita_protocol::layout::guest;
 use vm_fdt::FdtWriter;
 
@@ -18,6 +18,7 @@ const GIC_PHANDLE: u32 = 1;
 const CLOCK_PHANDLE: u32 = 2;
 const SPI: u32 = 0;
 const PPI: u32 = 1;
+const EDGE_RISING: u32 = 1;
 const LEVEL_HIGH: u32 = 4;
 /// First INTID of the shared interrupts, which the binding counts from 0.
 const FIRST_SPI: u32 = 32;
@@ -27,7 +28,7 @@ const PL011_CLOCK: u32 = 24_000_000;
 ///
 /// # Errors
 /// The initramfs does not fit into the cell's memory.
-pub fn write(cell: &Cell<'_>, board: &Board, initrd: u64) -> Result<Vec<u8>> {
+pub fn write(config: &Config<'_>, cell: &Cell<'_>, board: &Board, initrd: u64) -> Result<Vec<u8>> {
     let ram = cell.memory.0;
     let (Some(initrd_start), Some(_)) = (guest::initrd_address(ram, initrd), guest::dtb_address(ram, initrd))
     else {
@@ -38,7 +39,8 @@ pub fn write(cell: &Cell<'_>, board: &Board, initrd: u64) -> Result<Vec<u8>> {
         );
     };
     let chosen = Chosen { initrd: (initrd != 0).then_some((initrd_start, initrd_start + initrd)) };
-    build(cell, board, &chosen)
+    let links = config.links_of(cell.name).count();
+    build(cell, board, &chosen, links)
         .map_err(|error| Failure::new(format!("cell {}: its device tree: {error}", cell.name)))
 }
 
@@ -46,7 +48,12 @@ struct Chosen {
     initrd: Option<(u64, u64)>,
 }
 
-fn build(cell: &Cell<'_>, board: &Board, chosen: &Chosen) -> std::result::Result<Vec<u8>, vm_fdt::Error> {
+fn build(
+    cell: &Cell<'_>,
+    board: &Board,
+    chosen: &Chosen,
+    links: usize,
+) -> std::result::Result<Vec<u8>, vm_fdt::Error> {
     let mut fdt = FdtWriter::new()?;
     let root = fdt.begin_node("")?;
     fdt.property_string_list("compatible", vec!["partita,cell".into(), "linux,dummy-virt".into()])?;
@@ -100,6 +107,16 @@ fn build(cell: &Cell<'_>, board: &Board, chosen: &Chosen) -> std::result::Result
         fdt.property_array_u64("reg", &[address, 0x1000])?;
         fdt.property_array_u32("interrupts", &[SPI, guest::VIRTIO_IRQ + device - FIRST_SPI, LEVEL_HIGH])?;
         fdt.property_null("dma-coherent")?;
+        fdt.end_node(node)?;
+    }
+    if links != 0 {
+        // hvisor's binding: entry i is the doorbell of channel i; the rest is asked for by hypercall.
+        let interrupt = |link| [SPI, guest::LINK_IRQ + link - FIRST_SPI, EDGE_RISING];
+        let interrupts: Vec<u32> = (0..).take(links).flat_map(interrupt).collect();
+        let node = fdt.begin_node("hvisor_ivc_device")?;
+        fdt.property_string("compatible", "hvisor")?;
+        fdt.property_u32("interrupt-parent", GIC_PHANDLE)?;
+        fdt.property_array_u32("interrupts", &interrupts)?;
         fdt.end_node(node)?;
     }
     let node = fdt.begin_node("aliases")?;
@@ -167,7 +184,7 @@ mod tests {
 
     fn blob(text: &str, initrd: u64) -> Result<Vec<u8>> {
         let config: Config<'_> = partita_config::parse(text.as_bytes()).unwrap();
-        write(&config.cells[0], Board::named("qemu_virt_aarch64").unwrap(), initrd)
+        write(&config, &config.cells[0], Board::named("qemu_virt_aarch64").unwrap(), initrd)
     }
 
     fn cells(fdt: &Fdt<'_>, node: &str, property: &str) -> Vec<u32> {
@@ -215,6 +232,19 @@ mod tests {
             assert!(node.property("dma-coherent").is_some());
         }
         assert!(fdt.find_node("/chosen").unwrap().property("linux,initrd-start").is_none());
+    }
+
+    #[test]
+    fn links_have_the_node_that_hvisors_driver_looks_for() {
+        let text = TEXT.replace(
+            "\"cells\": [{",
+            r#""links": [{ "name": "l", "peers": ["a", "b"] }, { "name": "m", "peers": ["c", "a"] }], "cells": [{"#,
+        );
+        let blob = self::blob(&text, 0).unwrap();
+        let fdt = Fdt::new(&blob).unwrap();
+        assert_eq!(cells(&fdt, "/hvisor_ivc_device", "interrupts"), [0, 32, 1, 0, 33, 1]);
+        let blob = self::blob(TEXT, 0).unwrap();
+        assert!(Fdt::new(&blob).unwrap().find_node("/hvisor_ivc_device").is_none());
     }
 
     #[test]

@@ -29,6 +29,8 @@ pub mod channel {
     pub const SUPERVISOR: usize = 41;
     /// To `timer`.
     pub const TIMER: usize = 42;
+    /// From `supervisor`: "are you alive?", once a second (see [`crate::alive`]).
+    pub const PING: usize = 43;
 
     /// In a VMM: to `blk` number `n`.
     pub const fn vmm_blk(n: usize) -> usize {
@@ -103,6 +105,12 @@ pub const fn supervisor_vmm(cell: usize) -> usize {
     16 + cell
 }
 
+/// `supervisor`'s channel id for the pings to its child with this id ([`Service::index`] or [`supervisor_vmm`]).
+pub const fn supervisor_ping(child: usize) -> usize {
+    let cells = supervisor_vmm(0);
+    channel::PING + if child < cells { child } else { Service::COUNT + child - cells }
+}
+
 /// Virtual addresses. A VMM or a service maps its own end of a link at the fixed address; a service that has one link per
 /// client maps them at a stride.
 pub mod vaddr {
@@ -174,7 +182,15 @@ pub mod vaddr {
     pub const DOORBELL_TX: usize = 0x1128_0000;
     /// Doorbells for a cell: written by `ivc`, read by its VMM.
     pub const DOORBELL_RX: usize = 0x112c_0000;
-    /// Sign of life of a PD: written by it, read by the supervisor at its `service_link` or `cell_link`.
+    /// In a VMM: control tables of its guest's links ([`crate::links`]), stride 0x1000, uncached.
+    pub const LINK_CONTROL: usize = 0x1134_0000;
+    /// Counters of links ([`crate::links::LinkStats`]): written by `ivc`, read by the supervisor at `service_link(Ivc, ..)`.
+    pub const LINK_STATS: usize = 0x1176_0000;
+    /// The last log lines of all PDs, as printed (`partita_ring::history`): written by console, read by the supervisor at
+    /// `service_link(Console, ..)`.
+    pub const LOG_HISTORY: usize = 0x1154_0000;
+    /// Signs of life of a PD ([`crate::alive::Alive`]): written by it, read by the supervisor at its `service_link` or
+    /// `cell_link`.
     pub const HEALTH: usize = 0x1168_0000;
     /// In ivc: pages that survive its restart (chains of the guests that it holds), and nobody else maps.
     pub const IVC_INFLIGHT: usize = 0x1140_0000;
@@ -203,6 +219,8 @@ pub mod size {
     pub const LOG_RING: usize = 0x2000;
     /// Each direction of a guest console ring: one header page and 8 KiB of data.
     pub const GUEST_CONSOLE_RING: usize = 0x3000;
+    /// Log history: one header page and 16 KiB of data.
+    pub const LOG_HISTORY: usize = 0x5000;
     /// Timer request and state pages.
     pub const TIMER_PAGE: usize = 0x1000;
     /// The broker's record of chains that it holds.
@@ -235,8 +253,10 @@ pub mod guest {
     pub const LINK_IRQ: u32 = 64;
     /// First INTID that the tool gives to passed-through devices which do not ask for one.
     pub const PASSTHROUGH_IRQ: u32 = 80;
-    /// Memory of a cell's links, one behind the other, below RAM.
+    /// Memory of a cell's links, below RAM: link `n` of the cell has this plus `n` times [`LINK_STRIDE`].
     pub const LINK_MEMORY: u64 = 0x1000_0000;
+    /// Distance between the memories of a cell's links, and the most that one may have.
+    pub const LINK_STRIDE: u64 = 0x1000_0000;
     /// RAM.
     pub const RAM: u64 = 0x4000_0000;
     /// Alignment of what is loaded into guest RAM, and the space kept for the device tree.
@@ -263,4 +283,6 @@ pub mod guest {
 const _: () = assert!(channel::service(Service::COUNT - 1) < channel::CONSOLE);
 const _: () = assert!(channel::client(MAX_CELLS - 1) < channel::service(0));
 const _: () = assert!(supervisor_vmm(MAX_CELLS - 1) < 40);
+const _: () = assert!(supervisor_ping(supervisor_vmm(MAX_CELLS - 1)) <= 61);
 const _: () = assert!(vaddr::cell_link(MAX_CELLS - 1, vaddr::BACKEND_STATUS) < vaddr::GUEST_KERNEL);
+const _: () = assert!(guest::LINK_MEMORY + crate::MAX_CELL_LINKS as u64 * guest::LINK_STRIDE <= guest::RAM);

@@ -5,11 +5,13 @@
 //! runs; it is numbers and plain structures. See docs/architecture.md, "Borders".
 #![cfg_attr(not(test), no_std)]
 
+pub mod alive;
 pub mod backend;
 pub mod disk_stats;
 pub mod ivc_stats;
 pub mod layout;
 pub mod lifecycle;
+pub mod links;
 pub mod manage;
 pub mod stats;
 pub mod supervisor;
@@ -31,6 +33,8 @@ pub const MAX_SOCKETS: usize = 16;
 pub const MAX_PORTS: usize = 8;
 /// Shared-memory links in one system.
 pub const MAX_LINKS: usize = 4;
+/// Links of one cell: what hvisor's hypercall can tell a guest.
+pub const MAX_CELL_LINKS: usize = 2;
 /// Peers of one link.
 pub const MAX_PEERS: usize = 4;
 /// vCPUs of one cell.

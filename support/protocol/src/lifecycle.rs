@@ -5,6 +5,8 @@
 
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use crate::MAX_VCPUS;
+
 /// State of a cell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -58,7 +60,13 @@ pub struct Actual {
     pub vcpus_on: AtomicU32,
     /// Counts signs of life for the watchdog: any exit that a dead guest does not make (timer, device and PSCI calls).
     pub heartbeat: AtomicU64,
+    /// INTID plus one that was last written to each list register of each vCPU, for the VMM itself: the kernel cannot be
+    /// asked, and a VMM that was restarted has to end what is active in them (0: nothing).
+    pub held: [[AtomicU32; LIST_REGISTERS]; MAX_VCPUS],
 }
+
+/// List registers that are kept track of.
+pub const LIST_REGISTERS: usize = 4;
 
 impl Wanted {
     /// Publishes a wish: the state before the epoch, so that a reader of a new epoch sees its state.

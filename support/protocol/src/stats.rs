@@ -33,6 +33,8 @@ pub enum Counter {
     EndOfInterrupt,
     /// Exit: virtual timer.
     Timer,
+    /// Exit: doorbell of a link.
+    Doorbell,
     /// Exit: anything else.
     Other,
     /// Interrupts written to list registers.
@@ -49,7 +51,7 @@ pub enum Counter {
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Counter; 18] = [
+    pub const ALL: [Counter; 19] = [
         Counter::Wfi,
         Counter::Wfe,
         Counter::Smc,
@@ -62,6 +64,7 @@ impl Counter {
         Counter::Uart,
         Counter::EndOfInterrupt,
         Counter::Timer,
+        Counter::Doorbell,
         Counter::Other,
         Counter::Injections,
         Counter::Sleeps,
@@ -70,7 +73,7 @@ impl Counter {
         Counter::RegisterReads,
     ];
     /// The first this many of [`Counter::ALL`] are exits: their sum is the number of VM exits.
-    pub const EXITS: usize = 13;
+    pub const EXITS: usize = 14;
 
     /// Short name for people and scripts.
     pub const fn name(self) -> &'static str {
@@ -87,6 +90,7 @@ impl Counter {
             Counter::Uart => "uart",
             Counter::EndOfInterrupt => "eoi",
             Counter::Timer => "vtimer",
+            Counter::Doorbell => "bells",
             Counter::Other => "other",
             Counter::Injections => "injected",
             Counter::Sleeps => "slept",

@@ -11,53 +11,99 @@ const WORD: usize = size_of::<u64>();
 
 /// Copies `out.len()` bytes that start `at` bytes into `data`, with wrap-around. Bytes beyond one round are not touched.
 pub fn copy_out(data: &[AtomicU64], at: u64, out: &mut [u8]) {
-    walk(data, at, out.len(), |word, from, range| {
-        let bytes = word.load(Ordering::Relaxed).to_le_bytes();
-        if let (Some(to), Some(from)) = (out.get_mut(range.clone()), bytes.get(from..from + range.len())) {
-            to.copy_from_slice(from);
-        }
-    });
+    let Some([first, second]) = segments(data, at, out.len()) else { return };
+    let (one, rest) = out.split_at_mut_checked(first.len).unwrap_or_default();
+    read(first, one);
+    read(second, rest.get_mut(..second.len).unwrap_or_default());
 }
 
 /// Copies `bytes` to where `at` points in `data`, with wrap-around. Only the ring's writer may call this.
 pub fn copy_in(data: &[AtomicU64], at: u64, bytes: &[u8]) {
-    walk(data, at, bytes.len(), |word, to, range| {
-        let Some(bytes) = bytes.get(range) else { return };
-        let value = match <[u8; WORD]>::try_from(bytes) {
-            Ok(whole) => whole,
-            Err(_) => {
-                let mut merged = word.load(Ordering::Relaxed).to_le_bytes();
-                if let Some(part) = merged.get_mut(to..to + bytes.len()) {
-                    part.copy_from_slice(bytes);
-                }
-                merged
-            }
-        };
-        word.store(u64::from_le_bytes(value), Ordering::Relaxed);
-    });
+    let Some([first, second]) = segments(data, at, bytes.len()) else { return };
+    let (one, rest) = bytes.split_at_checked(first.len).unwrap_or_default();
+    write(first, one);
+    write(second, rest.get(..second.len).unwrap_or_default());
 }
 
-/// Calls `f(word, offset in the word, range of the private bytes)` for each word that a copy of `len` bytes touches.
-fn walk(
-    data: &[AtomicU64],
-    at: u64,
+/// A run of bytes that does not wrap: the words that hold it, the bytes before it in the first, and its length.
+#[derive(Clone, Copy)]
+struct Segment<'a> {
+    words: &'a [AtomicU64],
+    skip: usize,
     len: usize,
-    mut f: impl FnMut(&AtomicU64, usize, core::ops::Range<usize>),
-) {
+}
+
+/// The one or two runs of `len` bytes at `at`; at most one round. `None`: there is no data.
+fn segments(data: &[AtomicU64], at: u64, len: usize) -> Option<[Segment<'_>; 2]> {
     let capacity = capacity(data);
-    let Some(start) = at.checked_rem(capacity) else { return };
-    let (len, start) = (len.min(capacity as usize), start as usize);
-    let (skip, mut within, mut done) = (start / WORD, start % WORD, 0);
-    let (first, second) = data.split_at_checked(skip).unwrap_or((data, &[]));
-    // At most one round: the word that the copy starts in may be the one that it ends in.
-    for word in second.iter().chain(first).chain(second.first()) {
-        if done >= len {
-            break;
+    let start = at.checked_rem(capacity)? as usize;
+    let len = len.min(capacity as usize);
+    let first = len.min(capacity as usize - start);
+    let words = data.get(start / WORD..).unwrap_or_default();
+    Some([
+        Segment { words, skip: start % WORD, len: first },
+        Segment { words: data, skip: 0, len: len - first },
+    ])
+}
+
+/// Splits a run of `len` bytes that starts `skip` bytes into a word: bytes of a first word that is not whole, whole words.
+fn head(skip: usize, len: usize) -> usize {
+    if skip == 0 { 0 } else { len.min(WORD - skip) }
+}
+
+fn read(segment: Segment<'_>, out: &mut [u8]) {
+    let Segment { words, skip, len } = segment;
+    let part = |word: &AtomicU64, from: usize, out: &mut [u8]| {
+        let bytes = word.load(Ordering::Relaxed).to_le_bytes();
+        if let Some(bytes) = bytes.get(from..from + out.len()) {
+            out.copy_from_slice(bytes);
         }
-        let take = (WORD - within).min(len - done);
-        f(word, within, done..done + take);
-        done += take;
-        within = 0;
+    };
+    let (first, rest) = out.split_at_mut_checked(head(skip, len)).unwrap_or_default();
+    let mut words = words.iter();
+    if !first.is_empty()
+        && let Some(word) = words.next()
+    {
+        part(word, skip, first);
+    }
+    let mut chunks = rest.chunks_exact_mut(WORD);
+    for (to, word) in chunks.by_ref().zip(words.by_ref()) {
+        to.copy_from_slice(&word.load(Ordering::Relaxed).to_le_bytes());
+    }
+    let last = chunks.into_remainder();
+    if !last.is_empty()
+        && let Some(word) = words.next()
+    {
+        part(word, 0, last);
+    }
+}
+
+fn write(segment: Segment<'_>, bytes: &[u8]) {
+    let Segment { words, skip, len } = segment;
+    let part = |word: &AtomicU64, to: usize, bytes: &[u8]| {
+        let mut merged = word.load(Ordering::Relaxed).to_le_bytes();
+        if let Some(place) = merged.get_mut(to..to + bytes.len()) {
+            place.copy_from_slice(bytes);
+        }
+        word.store(u64::from_le_bytes(merged), Ordering::Relaxed);
+    };
+    let (first, rest) = bytes.split_at_checked(head(skip, len)).unwrap_or_default();
+    let mut words = words.iter();
+    if !first.is_empty()
+        && let Some(word) = words.next()
+    {
+        part(word, skip, first);
+    }
+    let chunks = rest.chunks_exact(WORD);
+    let last = chunks.remainder();
+    for (from, word) in chunks.zip(words.by_ref()) {
+        let whole = <[u8; WORD]>::try_from(from).unwrap_or_default();
+        word.store(u64::from_le_bytes(whole), Ordering::Relaxed);
+    }
+    if !last.is_empty()
+        && let Some(word) = words.next()
+    {
+        part(word, 0, last);
     }
 }
 

@@ -6,6 +6,7 @@
 //!
 //! - [`Duplex`]: a byte ring each way over two page sets, with [`Tx`] and [`Rx`] halves.
 //! - [`log::Logger`]: lines of text over a ring; what every PD uses to say something to the user.
+//! - [`history`]: the last bytes of something, for readers that take nothing out.
 //! - [`seqlock`]: a page of one value with one writer and many readers.
 //!
 //! Nothing blocks and nothing calls the kernel: the halves *say* when the peer is owed a notification
@@ -14,6 +15,7 @@
 
 mod bytes;
 mod duplex;
+pub mod history;
 pub mod log;
 #[cfg(all(test, loom))]
 mod loom;

@@ -5,7 +5,7 @@
 //! to be notified. Indices count bytes from the birth of the link and never start again, so that a full ring and an empty
 //! one differ, and so that an index found after a restart is as good as before.
 
-use crate::sync::AtomicU64;
+use crate::sync::{AtomicU64, Ordering};
 #[cfg(not(loom))]
 use core::ptr::NonNull;
 #[cfg(not(loom))]
@@ -93,6 +93,15 @@ impl<'a> Mine<'a> {
     /// From parts: for tests and for memory that is laid out otherwise. `data` is the ring's capacity, in words.
     pub fn new(header: &'a Header, data: &'a [AtomicU64]) -> Self {
         Mine { header, data }
+    }
+
+    /// Begins anew: both indices at zero, asking to be told of the first byte. For links whose two sides agree by other
+    /// means that an old stream is over; both do it before either attaches.
+    pub fn reset(&self) {
+        let header = self.header;
+        for word in [&header.space_event, &header.data_event, &header.produced, &header.consumed] {
+            word.store(0, Ordering::Release);
+        }
     }
 
     /// The region of `size` bytes at `region`: one header page, the rest data.

@@ -221,3 +221,54 @@ impl DriverQueue {
         self.ram.store_u16(self.layout.avail + 2, index, Ordering::Release).expect("in RAM");
     }
 }
+
+/// Death between two stores.
+///
+/// A test that wants to know what survives runs its subject in [`crash::run`] with a number of stores after which it dies.
+/// Everything that writes shared memory says so by [`crash::store`]; on target there is no such call.
+pub mod crash {
+    use std::cell::Cell;
+    use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+    thread_local! {
+        static LEFT: Cell<Option<u64>> = const { Cell::new(None) };
+        static STORES: Cell<u64> = const { Cell::new(0) };
+    }
+
+    struct Death;
+
+    /// The subject is about to store where others can see it.
+    pub fn store() {
+        match LEFT.get() {
+            None => {}
+            Some(0) => {
+                LEFT.set(None);
+                // No panic, so no message; and a drop on the way may store without dying again.
+                resume_unwind(std::boxed::Box::new(Death));
+            }
+            Some(left) => {
+                LEFT.set(Some(left - 1));
+                STORES.set(STORES.get() + 1);
+            }
+        }
+    }
+
+    /// Runs `subject` until it is over, or about to do its store number `left` (from 0), of which the rest is left there.
+    /// `None`: it died.
+    pub fn run<R>(left: &mut Option<u64>, subject: impl FnOnce() -> R) -> Option<R> {
+        LEFT.set(*left);
+        let result = catch_unwind(AssertUnwindSafe(subject));
+        let died = left.is_some() && LEFT.get().is_none();
+        *left = LEFT.take();
+        match result {
+            Ok(result) => Some(result),
+            Err(payload) if died && payload.is::<Death>() => None,
+            Err(payload) => resume_unwind(payload),
+        }
+    }
+
+    /// Stores that were counted so far on this thread.
+    pub fn stores() -> u64 {
+        STORES.get()
+    }
+}

@@ -135,6 +135,8 @@ impl GuestRam {
     /// Copies bytes in. Nothing is copied unless all of the range is RAM.
     #[inline]
     pub fn write(&self, gpa: u64, from: &[u8]) -> Result<(), MemoryError> {
+        #[cfg(any(test, feature = "fake"))]
+        crate::fake::crash::store();
         let into = self.pointer(gpa, from.len())?;
         // SAFETY: `pointer` checked that `from.len()` bytes at `into` are in RAM.
         unsafe { volatile_write(into.as_ptr(), from) };
@@ -143,6 +145,8 @@ impl GuestRam {
 
     /// Sets `len` bytes to `byte`.
     pub fn fill(&self, gpa: u64, len: u64, byte: u8) -> Result<(), MemoryError> {
+        #[cfg(any(test, feature = "fake"))]
+        crate::fake::crash::store();
         let len = usize::try_from(len).map_err(|_| MemoryError::OutOfRam)?;
         let into = self.pointer(gpa, len)?.as_ptr();
         let word = u64::from_ne_bytes([byte; 8]);
@@ -195,6 +199,8 @@ impl GuestRam {
     /// Atomic store of a little-endian half-word.
     #[inline]
     pub fn store_u16(&self, gpa: u64, value: u16, order: Ordering) -> Result<(), MemoryError> {
+        #[cfg(any(test, feature = "fake"))]
+        crate::fake::crash::store();
         let pointer = self.aligned::<u16>(gpa)?;
         // SAFETY: as in `load_u16`.
         unsafe { AtomicU16::from_ptr(pointer.as_ptr()) }.store(value.to_le(), order);
@@ -213,6 +219,8 @@ impl GuestRam {
     /// Atomic store of a little-endian word.
     #[inline]
     pub fn store_u32(&self, gpa: u64, value: u32, order: Ordering) -> Result<(), MemoryError> {
+        #[cfg(any(test, feature = "fake"))]
+        crate::fake::crash::store();
         let pointer = self.aligned::<u32>(gpa)?;
         // SAFETY: as in `load_u16`.
         unsafe { AtomicU32::from_ptr(pointer.as_ptr()) }.store(value.to_le(), order);

@@ -121,6 +121,22 @@ fn read(end: &mut Duplex<'_>) -> Vec<u8> {
 }
 
 #[test]
+fn log_lines_are_kept_as_printed() {
+    let mut bench = Bench::new(2, 1000);
+    let Pages { headers: [header, _], data: [data, _] } = pages(64);
+    bench.mux.keep_logs(Writer::new(Mine::new(header, data)));
+    bench.logs[0].line(format_args!("one\x1b[2J"));
+    bench.logs[1].line(format_args!("two"));
+    bench.say(0, "guest output is not in it\n");
+    let printed = bench.out();
+    let mut bytes = [0; 64];
+    let (at, len) = partita_ring::history::Reader::new(Yours::new(header, data)).read(0, &mut bytes);
+    let kept = std::str::from_utf8(&bytes[..len]).unwrap();
+    assert_eq!((at, kept), (0, "[g1] one?[2J\n[g2] two\n"));
+    assert!(kept.lines().all(|line| printed.contains(line)), "{printed}");
+}
+
+#[test]
 fn one_guest_and_its_user_talk() {
     let mut bench = Bench::new(1, 7);
     bench.say(0, "login: ");

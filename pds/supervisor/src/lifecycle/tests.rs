@@ -77,6 +77,32 @@ fn orders_that_make_no_sense_are_refused_with_what_would() {
 }
 
 #[test]
+fn a_guest_starts_again_with_its_vmm_as_its_policy_says() {
+    let mut all = three();
+    // Cell 1 restarts on a crash, cell 0 does not.
+    assert_eq!((all.vmm_restarts(0, Cause::Itself, 0), all.cell(0)), (Reaction::Publish, Cell::Crashed));
+    assert_eq!(all.wish(0).unwrap(), Wish { epoch: 0, state: CellState::Stopped });
+    for n in 1..=RESTARTS {
+        assert_eq!(
+            (all.vmm_restarts(1, Cause::Itself, 0), all.wish(1).unwrap().epoch),
+            (Reaction::Publish, n)
+        );
+    }
+    for n in 1..=100 {
+        assert_eq!(all.vmm_restarts(1, Cause::Test, 0), Reaction::Publish);
+        assert_eq!(all.wish(1).unwrap(), Wish { epoch: RESTARTS + n, state: CellState::Running });
+    }
+    assert_eq!((all.vmm_restarts(1, Cause::Itself, 0), all.cell(1)), (Reaction::PowerOff, Cell::Crashed));
+    // Nothing ran: nothing starts.
+    assert_eq!((all.vmm_restarts(1, Cause::Itself, 0), all.cell(1)), (Reaction::None, Cell::Crashed));
+    all.vmm_died(1);
+    assert_eq!((all.vmm_restarts(1, Cause::Order, 0), all.cell(1)), (Reaction::Publish, Cell::Running));
+    assert_eq!(all.vmm_restarts(MAX_CELLS, Cause::Order, 0), Reaction::None);
+    all.end();
+    assert_eq!((all.vmm_restarts(1, Cause::Order, 0), all.cell(1)), (Reaction::None, Cell::Stopping));
+}
+
+#[test]
 fn a_guest_that_ends_while_it_is_restarted_does_not_end_the_machine() {
     let mut all = three();
     assert_eq!(all.stopped(1, StopReason::PowerOff, Some(0), 0), Reaction::None);

@@ -27,7 +27,9 @@ pub fn each(line: &str, system: &impl System, mut f: impl FnMut(&str, usize)) {
     let mut words = before.split_ascii_whitespace();
     match (words.next(), words.next()) {
         (None, _) => COMMANDS.iter().for_each(|command| offer(command.name)),
-        (Some(name), None) if COMMANDS.iter().any(|command| command.name == name && command.takes_cell()) => {
+        (Some(name), None)
+            if COMMANDS.iter().any(|command| command.name == name && command.argument.takes_cell()) =>
+        {
             (0..MAX_CELLS).map_while(|n| system.cell(n)).for_each(|cell| offer(cell.name));
         }
         _ => {}

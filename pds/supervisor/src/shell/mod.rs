@@ -8,7 +8,10 @@
 
 pub mod command;
 pub mod completion;
+pub mod log;
+mod services;
 pub mod table;
+pub mod text;
 pub mod view;
 
 use core::cell::RefCell;

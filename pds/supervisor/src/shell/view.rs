@@ -5,7 +5,8 @@ use partita_protocol::disk_stats::BUCKETS;
 use partita_protocol::stats::Counter;
 use partita_protocol::supervisor::StopReason;
 
-use crate::lifecycle::{Order, Refused};
+use crate::lifecycle::{By, Order, Refused};
+use crate::restarts::{State, Why};
 
 /// A cell at one moment.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +64,21 @@ pub struct DiskView<'a> {
     pub latency: [u64; BUCKETS],
 }
 
+/// A protection domain at one moment.
+#[derive(Clone, Debug)]
+pub struct PdView {
+    /// Its name.
+    pub name: heapless::String<64>,
+    /// What it does.
+    pub state: State,
+    /// How often it was started again.
+    pub restarts: u32,
+    /// Pings answered.
+    pub beats: u32,
+    /// Why it last stopped.
+    pub why: Option<Why>,
+}
+
 /// The system.
 pub trait System {
     /// Cell `n`; `None` behind the last one.
@@ -73,8 +89,19 @@ pub trait System {
     fn disk(&self, n: usize, number: usize) -> Option<DiskView<'_>>;
     /// Counts of the latencies' clock in a second.
     fn frequency(&self) -> u64;
+    /// Reads the log from the position `from` on, or from the oldest byte that is kept: where it was read from, and how many
+    /// bytes; none at the end.
+    fn log(&self, from: u64, out: &mut [u8]) -> (u64, usize);
     /// Gives an order to cell `n`.
-    fn order(&mut self, n: usize, order: Order) -> Result<(), Refused>;
+    fn order(&mut self, n: usize, order: Order, by: By) -> Result<(), Refused>;
+    /// The PD with this child number, if there is one.
+    fn pd(&self, n: usize) -> Option<PdView>;
+    /// Starts it again. `Err` says why not, after its name.
+    fn restart_pd(&mut self, n: usize) -> Result<(), &'static str>;
+    /// Begins to kill it `count` times, `every` milliseconds.
+    fn kill(&mut self, n: usize, count: u32, every: u32) -> Result<(), &'static str>;
+    /// A message to a cell, or to all. The result is to how many.
+    fn send(&mut self, to: Option<usize>, by: By, text: &str) -> usize;
     /// Stops all cells and switches the machine off.
-    fn shut_down(&mut self);
+    fn shut_down(&mut self, by: By);
 }

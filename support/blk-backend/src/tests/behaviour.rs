@@ -188,7 +188,10 @@ fn parameters_are_checked() {
     let mut s = System::new(1, 16, offered());
     let layout = s.guests[0].driver.layout;
     let queue = |index, size, desc| [0, index, size, desc, layout.avail, layout.used];
-    assert_eq!(s.call(0, label::QUEUE, &queue(0, 64, layout.desc)).0, Status::Invalid, "it is live");
+    assert_eq!(s.call(0, label::QUEUE, &queue(0, 32, layout.desc)).0, Status::Invalid, "it is live");
+    assert_eq!(s.call(0, label::START, &[0, offered() & !feature::FLUSH]).0, Status::Invalid, "likewise");
+    assert_eq!(s.call(0, label::QUEUE, &queue(0, 64, layout.desc)).0, Status::Ok, "the same again");
+    assert_eq!(s.call(0, label::START, &[0, offered()]).0, Status::Ok, "the same again");
     assert_eq!(s.call(0, label::RESET, &[0]).0, Status::Ok);
     for (index, size, desc) in [
         (1, 64, layout.desc),

@@ -2,10 +2,10 @@
 
 use std::{string::String, vec::Vec};
 
-use partita_protocol::{MAX_DEVICES, layout::guest::LOAD_ALIGN};
+use partita_protocol::{MAX_CELL_LINKS, MAX_DEVICES, layout::guest};
 
 use super::{Problems, sockets, suggest};
-use crate::{Boot, Cell, Config, ConsoleKind, Disk, OnHang, Partition};
+use crate::{Boot, Cell, Config, ConsoleKind, Disk, Link, OnHang, Partition, Size};
 
 /// Least memory of a guest.
 const MEMORY_MIN: u64 = 16 << 20;
@@ -34,6 +34,8 @@ pub fn check(config: &Config<'_>, problems: &mut Problems<'_>) {
     }
     files(config, problems);
     disks(config, problems);
+    links(config, problems);
+    super::passthrough::check(config, problems);
     sockets::check(config, problems);
 }
 
@@ -102,12 +104,12 @@ fn controllers(config: &Config<'_>, problems: &mut Problems<'_>) {
 
 fn cell(path: &str, cell: &Cell<'_>, problems: &mut Problems<'_>) {
     let memory = cell.memory.0;
-    if !(MEMORY_MIN..=MEMORY_MAX).contains(&memory) || !memory.is_multiple_of(LOAD_ALIGN) {
+    if !(MEMORY_MIN..=MEMORY_MAX).contains(&memory) || !memory.is_multiple_of(guest::LOAD_ALIGN) {
         let wrong = format!("is {}", cell.memory);
         problems.add(format!("{path}.memory"), wrong, "it must be a multiple of 2M from 16M to 16G");
     }
-    if cell.budget_us > cell.period_us {
-        let wrong = format!("{} is more than period_us, {}", cell.budget_us, cell.period_us);
+    if cell.budget_us() > cell.period_us() {
+        let wrong = format!("{} is more than period_us, {}", cell.budget_us(), cell.period_us());
         problems.add(format!("{path}.budget_us"), wrong, "the budget is a part of the period");
     }
     if cell.on_hang != OnHang::Report && cell.watchdog_seconds == 0 {
@@ -194,6 +196,55 @@ fn disks(config: &Config<'_>, problems: &mut Problems<'_>) {
                 problems.add(format!("{path}.partition"), wrong, right);
             }
             seen.push(Place { path, cell: n, disk });
+        }
+    }
+}
+
+/// Pages of a link's sections.
+const PAGE: u64 = 4 << 10;
+
+fn links(config: &Config<'_>, problems: &mut Problems<'_>) {
+    for (n, link) in config.links.iter().enumerate() {
+        let path = format!("links[{n}]");
+        let id = |n: usize, link: &Link<'_>| link.id.map_or(n, usize::from);
+        for (o, other) in config.links.iter().enumerate().take(n) {
+            if other.name == link.name {
+                let wrong = twice(link.name, &format!("links[{o}]"));
+                problems.add(format!("{path}.name"), wrong, "choose another name");
+            }
+            if id(o, other) == id(n, link) {
+                let wrong = format!("{} is the id of links[{o}] already", id(n, link));
+                problems.add(format!("{path}.id"), wrong, "guests tell links apart by it: choose another");
+            }
+        }
+        for (p, peer) in link.peers.iter().enumerate() {
+            let path = format!("{path}.peers[{p}]");
+            if config.cell(peer).is_none() {
+                let names = config.cells.iter().map(|cell| cell.name);
+                let wrong = format!("there is no cell \"{peer}\"");
+                problems.add(path, wrong, suggest::sentence(peer, names.collect::<Vec<_>>()));
+            } else if let Some(other) = link.peers.iter().take(p).position(|other| other == peer) {
+                let wrong = format!("\"{peer}\" is peer {other} already");
+                problems.add(path, wrong, "a cell is in a link once");
+            } else if config.links.iter().take(n).filter(|l| l.peers.contains(peer)).count() == MAX_CELL_LINKS
+            {
+                let wrong = format!("\"{peer}\" is in {MAX_CELL_LINKS} links already");
+                problems.add(path, wrong, "hvisor's guests can be told of no more");
+            }
+        }
+        for (key, size, least) in [("shared", link.shared, 0), ("output", link.output, PAGE)] {
+            if size.0 < least || !size.0.is_multiple_of(PAGE) || size.0 > guest::LINK_STRIDE {
+                let wrong = format!("is {size}");
+                let from = if least == 0 { "0K" } else { "4K" };
+                let right =
+                    format!("it must be a multiple of 4K from {from} to {}", Size(guest::LINK_STRIDE));
+                problems.add(format!("{path}.{key}"), wrong, right);
+            }
+        }
+        if link.bytes() > guest::LINK_STRIDE {
+            let wrong = format!("has {} of memory", Size(link.bytes()));
+            let right = format!("there is room for {} in a guest's address space", Size(guest::LINK_STRIDE));
+            problems.add(path, wrong, right);
         }
     }
 }

@@ -39,11 +39,18 @@ fn kind(kind: &Kind) -> Value {
     match kind {
         Kind::Text(form) => text(*form),
         Kind::Size => json!({ "type": "string", "pattern": "^[0-9]+[KMG]$" }),
+        Kind::Address => json!({ "type": "string", "pattern": "^0x[0-9a-fA-F_]+$" }),
+        Kind::Texts { form, min, max } => {
+            json!({ "type": "array", "minItems": min, "maxItems": max, "items": text(*form) })
+        }
         Kind::Number { min, max } => json!({ "type": "integer", "minimum": min, "maximum": max }),
         Kind::Flag => json!({ "type": "boolean" }),
         Kind::Word(words) => json!({ "enum": words }),
         Kind::List { min, max, keys } => {
             json!({ "type": "array", "minItems": min, "maxItems": max, "items": object(keys) })
+        }
+        Kind::Names { min, max } => {
+            json!({ "type": "array", "minItems": min, "maxItems": max, "items": text(Text::Name) })
         }
         Kind::Numbers { count, max } => json!({
             "type": "array", "minItems": 1, "maxItems": count,
@@ -69,6 +76,9 @@ fn text(form: Text) -> Value {
         Text::File => json!({ "type": "string", "minLength": 1 }),
         Text::Label => json!({ "type": "string", "minLength": 1, "maxLength": table::LABEL_MAX }),
         Text::Line => json!({ "type": "string", "maxLength": table::LINE_MAX }),
+        Text::Node => {
+            json!({ "type": "string", "pattern": "^[a-zA-Z0-9,._+?#-]+$", "maxLength": table::NODE_MAX })
+        }
         Text::Serial => json!({ "type": "string", "minLength": 1, "maxLength": table::SERIAL_MAX }),
     }
 }

@@ -14,6 +14,11 @@ pub fn markdown() -> String {
         ("`cells[].disks[]`", table::DISK),
         ("`partition` as an object", table::PARTITION),
         ("`range`", table::RANGE),
+        ("`links[]`", table::LINK),
+        ("`cells[].passthrough[]`", table::PASSTHROUGH),
+        ("`cells[].passthrough[].irqs[]`", table::PASSTHROUGH_IRQ),
+        ("`cells[].passthrough[].device_tree`", table::DEVICE_TREE),
+        ("`cells[].passthrough[].device_tree.properties[]`", table::PROPERTY),
         ("`sockets[]`", table::SOCKET),
     ];
     for (heading, keys) in tables {
@@ -41,12 +46,15 @@ fn kind(kind: &Kind) -> String {
     match kind {
         Kind::Text(form) => text(*form),
         Kind::Size => "size: `\"512M\"` (K, M, G)".into(),
+        Kind::Address => "address: `\"0x9040000\"`".into(),
+        Kind::Texts { form, min, max } => format!("list, {min} to {max} of: {}", text(*form)),
         Kind::Number { min, max } if *max >= 1 << 50 => format!("number from {min}"),
         Kind::Number { min, max } => format!("{min} to {max}"),
         Kind::Flag => "`true`, `false`".into(),
         Kind::Word(words) => words.iter().map(|word| format!("`\"{word}\"`")).collect::<Vec<_>>().join(", "),
         Kind::List { min: 0, max, .. } => format!("list, at most {max}"),
         Kind::List { min, max, .. } => format!("list, {min} to {max}"),
+        Kind::Names { min, max } => format!("list of names, {min} to {max}"),
         Kind::Numbers { count, .. } => format!("list of 1 to {count} numbers"),
         Kind::Table(_) => "object".into(),
         Kind::TextOr(form, _) => format!("{} or object", text(*form)),
@@ -59,6 +67,7 @@ fn text(form: Text) -> String {
         Text::File => "file name".into(),
         Text::Label => format!("label, at most {} characters", table::LABEL_MAX),
         Text::Line => format!("ASCII, at most {} characters", table::LINE_MAX),
+        Text::Node => format!("device-tree name, at most {}", table::NODE_MAX),
         Text::Serial => format!("ASCII, at most {} characters", table::SERIAL_MAX),
     }
 }

@@ -42,6 +42,33 @@ fn second_controller(keys: &str) -> String {
     with(r#""slot": 0 }"#, &format!(r#""slot": 0 }}, {{ "kind": "virtio-mmio", {keys} }}"#))
 }
 
+/// Two cells and these links.
+fn links(list: &str) -> String {
+    let cell = |name| format!(r#"{{ "name": "{name}", "memory": "64M", "kernel": "k" }}"#);
+    format!(r#"{{ "cells": [{}, {}], "links": [{list}] }}"#, cell("a"), cell("b"))
+}
+
+/// [`GOOD`] with passed-through devices.
+fn devices(list: &str) -> String {
+    cell(&format!(r#""passthrough": [{list}]"#))
+}
+
+/// A passed-through device with more keys.
+fn device(name: &str, address: &str, more: &str) -> String {
+    format!(r#"{{ "name": "{name}", "address": "{address}"{more} }}"#)
+}
+
+/// [`GOOD`] with one passed-through device.
+fn one_device(more: &str) -> String {
+    devices(&device("d", "0x9040000", more))
+}
+
+/// Two devices of a cell with these interrupts.
+fn two_lines(a: &str, b: &str) -> String {
+    let more = |irqs: &str| format!(r#", "irqs": [{irqs}]"#);
+    devices(&format!("{}, {}", device("d", "0x9040000", &more(a)), device("e", "0x9050000", &more(b))))
+}
+
 /// Two cells, `a` with CID 3 and `bee` with this one, and these sockets.
 fn pair(cid: u32, sockets: &str) -> String {
     format!(
@@ -73,13 +100,13 @@ fn each_mistake_has_its_message() {
         (with(r#""Image""#, r#""C:\\Image""#), "line 4, column 49: a backslash is not supported; write the character itself; quotes and control characters cannot be written"),
         // Keys.
         (with("cells", "cell"), "cell: unknown key; did you mean \"cells\"?"),
-        (with("controllers", "disks"), "disks: unknown key; there is: $schema, controllers, cells, sockets"),
+        (with("controllers", "devices"), "devices: unknown key; there is: $schema, controllers, cells, links, sockets"),
         (with(r#""memory""#, r#""memroy""#), "cells[0].memroy: unknown key; did you mean \"memory\"?"),
         (with(r#""memory": "512M", "#, ""), "cells[0].memory: is missing; it must be a size such as \"512M\" (K, M or G)"),
         (with(r#""kernel": "Image""#, r#""autostart": true"#), "cells[0].kernel: is missing; it must be a file name"),
         (cell(r#""kernel": "Other""#), "cells[0].kernel: the key is there twice; leave one of them"),
         (cell(r#""onCrash": "stop""#), "cells[0].onCrash: unknown key; did you mean \"on_crash\"?"),
-        (cell(r#""network": {}"#), "cells[0].network: unknown key; there is: name, memory, vcpus, priority, budget_us, period_us, boot, kernel, initrd, cmdline, console, autostart, on_crash, on_reset, watchdog_seconds, on_hang, disks, cid, manager"),
+        (cell(r#""network": {}"#), "cells[0].network: unknown key; there is: name, memory, vcpus, priority, budget_us, period_us, boot, kernel, initrd, cmdline, console, autostart, on_crash, on_reset, watchdog_seconds, on_hang, disks, passthrough, cid, manager"),
         (with(r#""kind""#, r#""type""#), "controllers[0].type: unknown key; there is: name, kind, slot, timeout_ms\ncontrollers[0].kind: is missing; it must be one of: virtio-mmio"),
         (with(r#""partition""#, r#""readonly": true, "partition""#), "cells[0].disks[0].readonly: unknown key; did you mean \"read_only\"?"),
         // Values.
@@ -163,8 +190,48 @@ fn each_mistake_has_its_message() {
         (cell(r#""cmdline": "console=hvc0", "console": "pl011""#), "cells[0].cmdline: console=hvc0 is a virtio-console, and the cell has only a PL011; write console=ttyAMA0, or \"console\": \"virtio\""),
         (cell(r#""cmdline": "root=/dev/vdb rw""#), "cells[0].cmdline: root is on /dev/vdb, and the cell has only /dev/vda; add the disk to disks, or name one that is there"),
         (r#"{ "cells": [{ "name": "a", "memory": "16M", "kernel": "k", "cmdline": "root=/dev/vda" }] }"#.into(), "cells[0].cmdline: root is on /dev/vda, and the cell has no disks; add the disk to disks, or name one that is there"),
+        // Links.
+        (links(r#"{ "name": "l", "peers": ["a"] }"#), "links[0].peers: has 1 entries; it must be a list of 2 to 4 names"),
+        (links(r#"{ "name": "l", "peers": ["a", 5] }"#), "links[0].peers[1]: is 5; it must be a name of lower-case letters, digits, - and _ that begins with a letter, at most 32 characters"),
+        (links(r#"{ "name": "l" }"#), "links[0].peers: is missing; it must be a list of 2 to 4 names"),
+        (links(r#"{ "name": "l", "peers": ["a", "c"] }"#), "links[0].peers[1]: there is no cell \"c\"; did you mean \"a\"?"),
+        (links(r#"{ "name": "l", "peers": ["a", "debian"] }"#), "links[0].peers[1]: there is no cell \"debian\"; there is: a, b"),
+        (links(r#"{ "name": "l", "peers": ["a", "b", "a"] }"#), "links[0].peers[2]: \"a\" is peer 0 already; a cell is in a link once"),
+        (links(r#"{ "name": "l", "peers": ["a", "b"], "shared": "1K" }"#), "links[0].shared: is 1K; it must be a multiple of 4K from 0K to 256M"),
+        (links(r#"{ "name": "l", "peers": ["a", "b"], "output": "0K" }"#), "links[0].output: is 0K; it must be a multiple of 4K from 4K to 256M"),
+        (links(r#"{ "name": "l", "peers": ["a", "b"], "output": "1G" }"#), "links[0].output: is 1G; it must be a multiple of 4K from 4K to 256M\nlinks[0]: has 2G of memory; there is room for 256M in a guest's address space"),
+        (links(r#"{ "name": "l", "peers": ["a", "b"], "output": "200M" }"#), "links[0]: has 400M of memory; there is room for 256M in a guest's address space"),
+        (links(r#"{ "name": "l", "peers": ["a", "b"] }, { "name": "l", "id": 0, "peers": ["a", "b"] }"#), "links[1].name: \"l\" is the name of links[0] already; choose another name\nlinks[1].id: 0 is the id of links[0] already; guests tell links apart by it: choose another"),
+        (links(&repeat(r#"{ "name": "l#", "peers": ["a", "b"] }"#, 3)), "links[2].peers[0]: \"a\" is in 2 links already; hvisor's guests can be told of no more\nlinks[2].peers[1]: \"b\" is in 2 links already; hvisor's guests can be told of no more"),
+        (links(&repeat(r#"{ "name": "l#", "peers": ["a", "b"] }"#, 5)), "links: has 5 entries; it must be a list of at most 4 objects"),
         (cell(r#""initrd": "a.dtb""#), "cells[0].initrd: \"a.dtb\" is the name of a file that is generated; rename the file, or put it into a directory"),
         (with(r#""Image""#, r#""vmm.elf""#), "cells[0].kernel: \"vmm.elf\" is the name of a file that is generated; rename the file, or put it into a directory"),
+        // Passed-through devices.
+        (one_device(r#", "adress": "0x0""#), "cells[0].passthrough[0].adress: unknown key; did you mean \"address\"?"),
+        (devices(r#"{ "name": "d" }"#), "cells[0].passthrough[0].address: is missing; it must be an address such as \"0x9040000\""),
+        (devices(&device("d", "9040000", "")), "cells[0].passthrough[0].address: is \"9040000\"; it must be an address such as \"0x9040000\""),
+        (devices(&device("d", "0x9040200", "")), "cells[0].passthrough[0].address: is 0x9040200; it must be a multiple of 4K: whole pages are mapped, and everything in them is the guest's"),
+        (one_device(r#", "size": "1K""#), "cells[0].passthrough[0].size: is 1K; it must be a multiple of 4K, and end below 2^40"),
+        (devices(&device("d", "0x9000000", "")), "cells[0].passthrough[0].address: the guest would find it at 0x9000000, where the emulated PL011 is; write another guest_address, for example \"0xc000000\""),
+        (one_device(r#", "guest_address": "0x40000000""#), "cells[0].passthrough[0].guest_address: the guest would find it at 0x40000000, where its RAM is; write another guest_address, for example \"0xc000000\""),
+        (devices(&format!("{}, {}", device("d", "0x9040000", ""), device("d", "0x9050000", ""))), "cells[0].passthrough[1].name: \"d\" is the name of cells[0].passthrough[0] already; choose another name"),
+        (devices(&format!("{}, {}", device("d", "0x9040000", r#", "size": "8K""#), device("e", "0x9041000", r#", "guest_address": "0xc000000""#))), "cells[0].passthrough[1].address: overlaps cells[0].passthrough[0]; a device has one user"),
+        (devices(&format!("{}, {}", device("d", "0x9040000", ""), device("e", "0x9050000", r#", "guest_address": "0x9040000""#))), "cells[0].passthrough[1].guest_address: the guest would find it where cells[0].passthrough[0] is; write another guest_address"),
+        (devices(&repeat(r#"{ "name": "d#", "address": "0xa#00000" }"#, 5)), "cells[0].passthrough: has 5 entries; it must be a list of at most 4 objects"),
+        (one_device(&format!(r#", "irqs": [{}]"#, repeat(r#"{ "irq": 4# }"#, 5))), "cells[0].passthrough[0].irqs: has 5 entries; it must be a list of at most 4 objects"),
+        (one_device(r#", "irqs": [{ "irq": 8 }]"#), "cells[0].passthrough[0].irqs[0].irq: is 8; it must be a whole number from 32 to 1019"),
+        (one_device(r#", "irqs": [{ "irq": 40, "trigger": "rising" }]"#), "cells[0].passthrough[0].irqs[0].trigger: is \"rising\"; there is: level, edge"),
+        (one_device(r#", "irqs": [{ "irq": 40, "guest_irq": 48 }]"#), "cells[0].passthrough[0].irqs[0].guest_irq: 48 is a virtio device's interrupt in the guest; leave it out, or write one from 80 to 255"),
+        (one_device(r#", "irqs": [{ "irq": 40, "shared": true }]"#), "cells[0].passthrough[0].irqs[0].shared: no other device of this cell has interrupt 40; leave it out"),
+        (two_lines(r#"{ "irq": 40 }"#, r#"{ "irq": 40 }"#), "cells[0].passthrough[1].irqs[0].irq: 40 is the interrupt of cells[0].passthrough[0].irqs[0] already; if the devices share the line, write \"shared\": true in both"),
+        (two_lines(r#"{ "irq": 40 }"#, r#"{ "irq": 41, "guest_irq": 80 }"#), "cells[0].passthrough[1].irqs[0].guest_irq: 80 is the guest's interrupt for cells[0].passthrough[0].irqs[0] already; each line needs one of its own"),
+        (two_lines(r#"{ "irq": 40, "shared": true }"#, r#"{ "irq": 40, "shared": true, "trigger": "edge" }"#), "cells[0].passthrough[1].irqs[0].trigger: is another than that of cells[0].passthrough[0].irqs[0]; devices that share a line agree on it"),
+        (second_cell("b", &disk(r#""home""#, "")).replace("\"64M\"", r#""64M", "passthrough": [{ "name": "x", "address": "0x9040000", "irqs": [{ "irq": 40 }] }]"#).replace("\"512M\"", r#""512M", "passthrough": [{ "name": "x", "address": "0x9040000", "irqs": [{ "irq": 40 }] }]"#), "cells[1].passthrough[0].address: overlaps cells[0].passthrough[0]; a device has one user\ncells[1].passthrough[0].irqs[0].irq: 40 is the interrupt of cells[0].passthrough[0].irqs[0] already; a line can be shared by devices of one cell only"),
+        (one_device(r#", "device_tree": {}"#), "cells[0].passthrough[0].device_tree.compatible: is missing; it must be a list of 1 to 4 strings, each a name of letters, digits and , . _ + ? # - as device trees have them, at most 31 characters"),
+        (one_device(r#", "device_tree": { "compatible": ["a b"] }"#), "cells[0].passthrough[0].device_tree.compatible[0]: is \"a b\"; it must be a name of letters, digits and , . _ + ? # - as device trees have them, at most 31 characters"),
+        (one_device(r#", "device_tree": { "compatible": [] }"#), "cells[0].passthrough[0].device_tree.compatible: has 0 entries; it must be a list of 1 to 4 strings, each a name of letters, digits and , . _ + ? # - as device trees have them, at most 31 characters"),
+        (one_device(r#", "device_tree": { "compatible": ["a"], "properties": [{ "name": "reg" }] }"#), "cells[0].passthrough[0].device_tree.properties[0].name: \"reg\" is there already; leave it out: a property is there once"),
+        (one_device(r#", "device_tree": { "compatible": ["a"], "properties": [{ "name": "x", "cell": 1, "text": "a" }] }"#), "cells[0].passthrough[0].device_tree.properties[0]: has a cell and a text; a property has one value: leave one of them"),
         // Sockets.
         (cell(r#""cid": 2"#), "cells[0].cid: is 2; it must be a whole number from 3 to 4294967294"),
         (cell(r#""manager": true"#), "cells[0].manager: the cell has no cid; a manager reaches the service by virtio-vsock: give the cell a cid"),

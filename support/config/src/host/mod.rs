@@ -8,6 +8,7 @@ mod check;
 mod document;
 mod json_schema;
 mod markdown;
+mod passthrough;
 mod sockets;
 mod suggest;
 pub mod table;

@@ -2,7 +2,10 @@
 //!
 //! The types in `schema.rs` say the same to serde; the tests hold the two together.
 
-use partita_protocol::{MAX_CELLS, MAX_CONTROLLERS, MAX_DISKS, MAX_PORTS, MAX_SOCKETS, MAX_VCPUS};
+use crate::passthrough::{MAX_PASSTHROUGH, MAX_PASSTHROUGH_IRQS};
+use partita_protocol::{
+    MAX_CELLS, MAX_CONTROLLERS, MAX_DISKS, MAX_LINKS, MAX_PEERS, MAX_PORTS, MAX_SOCKETS, MAX_VCPUS,
+};
 
 /// A key of an object.
 #[derive(Debug)]
@@ -24,6 +27,17 @@ pub enum Kind {
     Text(Text),
     /// A size such as `"512M"`.
     Size,
+    /// An address such as `"0x9040000"`.
+    Address,
+    /// A list of strings.
+    Texts {
+        /// Their form.
+        form: Text,
+        /// Fewest entries.
+        min: usize,
+        /// Most entries.
+        max: usize,
+    },
     /// A whole number.
     Number {
         /// Least.
@@ -43,6 +57,13 @@ pub enum Kind {
         max: usize,
         /// The objects' keys.
         keys: &'static [Key],
+    },
+    /// A list of names.
+    Names {
+        /// Fewest.
+        min: usize,
+        /// Most.
+        max: usize,
     },
     /// A list of whole numbers, at least one.
     Numbers {
@@ -70,6 +91,8 @@ pub enum Text {
     Line,
     /// At most 20 printable characters.
     Serial,
+    /// A name in a device tree: at most [`NODE_MAX`] characters of those that the specification allows.
+    Node,
 }
 
 /// Longest name: a PD's name (64 bytes) has a prefix before it.
@@ -78,6 +101,8 @@ pub const NAME_MAX: usize = 32;
 pub const LINE_MAX: usize = 2047;
 /// Longest label in a GPT entry.
 pub const LABEL_MAX: usize = 36;
+/// Longest name of a property in a device tree (specification, 2.2.4); strings that drivers look for are not longer.
+pub const NODE_MAX: usize = 31;
 /// Longest answer to virtio-blk's GET_ID.
 pub const SERIAL_MAX: usize = 20;
 
@@ -105,10 +130,40 @@ pub const CONFIG: &[Key] = &[
         "The guests, in the order of their consoles.",
     ),
     key(
+        "links",
+        Kind::List { min: 0, max: MAX_LINKS, keys: LINK },
+        Some("[]"),
+        "Memory that cells share, with doorbells; guests see it as hvisor's (docs/ivc.md).",
+    ),
+    key(
         "sockets",
         Kind::List { min: 0, max: MAX_SOCKETS, keys: SOCKET },
         Some("[]"),
         "Which cells may open virtio-vsock connections to whom. Everything else is refused.",
+    ),
+];
+
+/// Entries of `links`.
+pub const LINK: &[Key] = &[
+    key("name", Kind::Text(Text::Name), None, "Unique among the links."),
+    key(
+        "id",
+        Kind::Number { min: 0, max: 255 },
+        Some("the place in the list"),
+        "What guests call it: `/dev/hivc<id>`. Unique.",
+    ),
+    key(
+        "peers",
+        Kind::Names { min: 2, max: MAX_PEERS },
+        None,
+        "The cells that it connects; the first is peer 0. A cell can be in two links.",
+    ),
+    key("shared", Kind::Size, Some("\"0K\""), "Memory that all peers write, whole pages of 4K."),
+    key(
+        "output",
+        Kind::Size,
+        Some("\"64K\""),
+        "Memory of each peer that only it writes and the others read, whole pages of 4K.",
     ),
 ];
 
@@ -152,13 +207,13 @@ pub const CELL: &[Key] = &[
     key(
         "budget_us",
         Kind::Number { min: 100, max: 10_000_000 },
-        Some("10000"),
+        Some("`10000`; `1000` with several vCPUs"),
         "Processor time in microseconds that a virtual CPU may use in each period.",
     ),
     key(
         "period_us",
         Kind::Number { min: 100, max: 10_000_000 },
-        Some("10000"),
+        Some("`10000`; `1000` with several vCPUs"),
         "That period. Equal to the budget: no limit, the budget is the time slice.",
     ),
     key(
@@ -198,12 +253,101 @@ pub const CELL: &[Key] = &[
         "virtio-blk devices, `/dev/vda` first.",
     ),
     key(
+        "passthrough",
+        Kind::List { min: 0, max: MAX_PASSTHROUGH, keys: PASSTHROUGH },
+        Some("[]"),
+        "Devices of the board that the guest gets whole. One that does DMA can reach all memory: docs/threat-model.md.",
+    ),
+    key(
         "cid",
         Kind::Number { min: 3, max: u32::MAX as u64 - 1 },
         Some(""),
         "Context id: gives the cell a virtio-vsock device. Unique.",
     ),
     key("manager", Kind::Flag, Some("false"), "Whether it may use the management service, port 1 of CID 2."),
+];
+
+/// Entries of `passthrough`.
+pub const PASSTHROUGH: &[Key] = &[
+    key(
+        "name",
+        Kind::Text(Text::Name),
+        None,
+        "Unique in the cell. The node in the guest's device tree is `<name>@<address>`.",
+    ),
+    key("address", Kind::Address, None, "Physical address of the registers, a multiple of 4K."),
+    key("size", Kind::Size, Some("\"4K\""), "Their size, a multiple of 4K."),
+    key(
+        "guest_address",
+        Kind::Address,
+        Some("the value of `address`"),
+        "Where the guest finds them: outside of its RAM and of what docs/guest-abi.md lists.",
+    ),
+    key(
+        "irqs",
+        Kind::List { min: 0, max: MAX_PASSTHROUGH_IRQS, keys: PASSTHROUGH_IRQ },
+        Some("[]"),
+        "Its interrupts, in the order of the guest's device tree.",
+    ),
+    key(
+        "device_tree",
+        Kind::Table(DEVICE_TREE),
+        Some("no node"),
+        "What the guest's device tree says about it beside `reg` and `interrupts`.",
+    ),
+];
+
+/// Entries of `irqs`.
+pub const PASSTHROUGH_IRQ: &[Key] = &[
+    key(
+        "irq",
+        Kind::Number { min: 32, max: 1019 },
+        None,
+        "INTID of the board's GIC: 32 plus the SPI's number.",
+    ),
+    key(
+        "trigger",
+        Kind::Word(&["level", "edge"]),
+        Some("\"level\""),
+        "How the device signals it, on the board and in the guest.",
+    ),
+    key(
+        "guest_irq",
+        Kind::Number { min: 32, max: 255 },
+        Some("80, 81, ... in the cell's order"),
+        "INTID in the guest.",
+    ),
+    key(
+        "shared",
+        Kind::Flag,
+        Some("false"),
+        "Another device of this cell has the same line, and says so too.",
+    ),
+];
+
+/// Keys of `device_tree`.
+pub const DEVICE_TREE: &[Key] = &[
+    key(
+        "compatible",
+        Kind::Texts { form: Text::Node, min: 1, max: 4 },
+        None,
+        "The most specific name first.",
+    ),
+    key(
+        "clocks",
+        Kind::Texts { form: Text::Node, min: 0, max: 4 },
+        Some("[]"),
+        "`clock-names`: each is a fixed clock that runs already.",
+    ),
+    key("clock_hz", Kind::Number { min: 1, max: u32::MAX as u64 }, Some("24000000"), "Their frequency."),
+    key("properties", Kind::List { min: 0, max: 8, keys: PROPERTY }, Some("[]"), "More properties."),
+];
+
+/// Entries of `properties`.
+pub const PROPERTY: &[Key] = &[
+    key("name", Kind::Text(Text::Node), None, "The property's name. Without a value it is an empty one."),
+    key("cell", Kind::Number { min: 0, max: u32::MAX as u64 }, Some(""), "Its value: a number of 32 bits."),
+    key("text", Kind::Text(Text::Line), Some(""), "Its value: a string."),
 ];
 
 /// Entries of `sockets`.

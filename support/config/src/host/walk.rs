@@ -8,7 +8,7 @@ use super::{
     suggest,
     table::{self, Key, Kind, Text},
 };
-use crate::Size;
+use crate::{Address, Size};
 
 /// Adds everything that is wrong with the shape of the document.
 pub fn walk(document: &Node, problems: &mut Problems<'_>) {
@@ -48,6 +48,13 @@ fn value(path: &str, node: &Node, kind: &Kind, problems: &mut Problems<'_>) {
     let fits = match (kind, node) {
         (Kind::Text(form) | Kind::TextOr(form, _), Node::Text(text)) => text_fits(text, *form),
         (Kind::Size, Node::Text(text)) => Size::parse(text).is_some(),
+        (Kind::Address, Node::Text(text)) => Address::parse(text).is_some(),
+        (Kind::Texts { form, min, max }, Node::List(nodes)) => {
+            for (n, node) in nodes.iter().enumerate() {
+                value(&format!("{path}[{n}]"), node, &Kind::Text(*form), problems);
+            }
+            (min..=max).contains(&&nodes.len())
+        }
         (Kind::Number { min, max }, Node::Number(number)) => (min..=max).contains(&number),
         (Kind::Flag, Node::Flag(_)) => true,
         (Kind::Word(words), Node::Text(text)) => {
@@ -75,6 +82,12 @@ fn value(path: &str, node: &Node, kind: &Kind, problems: &mut Problems<'_>) {
             list(path, nodes, keys, problems);
             (min..=max).contains(&&nodes.len())
         }
+        (Kind::Names { min, max }, Node::List(nodes)) => {
+            for (n, node) in nodes.iter().enumerate() {
+                self::value(&format!("{path}[{n}]"), node, &Kind::Text(Text::Name), problems);
+            }
+            (min..=max).contains(&&nodes.len())
+        }
         (Kind::Numbers { count, max }, Node::List(nodes)) => {
             for (n, node) in nodes.iter().enumerate() {
                 self::value(&format!("{path}[{n}]"), node, &Kind::Number { min: 1, max: *max }, problems);
@@ -85,7 +98,12 @@ fn value(path: &str, node: &Node, kind: &Kind, problems: &mut Problems<'_>) {
     };
     if !fits {
         let wrong = match node {
-            Node::List(nodes) if matches!(kind, Kind::List { .. } | Kind::Numbers { .. }) => {
+            Node::List(nodes)
+                if matches!(
+                    kind,
+                    Kind::List { .. } | Kind::Names { .. } | Kind::Texts { .. } | Kind::Numbers { .. }
+                ) =>
+            {
                 format!("has {} entries", nodes.len())
             }
             other => format!("is {}", other.describe()),
@@ -121,6 +139,10 @@ fn text_fits(text: &str, form: Text) -> bool {
         }
         Text::Line => text.len() <= table::LINE_MAX && text.is_ascii() && printable,
         Text::Serial => (1..=table::SERIAL_MAX).contains(&count) && text.is_ascii() && printable,
+        Text::Node => {
+            let allowed = |c: char| c.is_ascii_alphanumeric() || ",._+?#-".contains(c);
+            (1..=table::NODE_MAX).contains(&count) && text.chars().all(allowed)
+        }
     }
 }
 
@@ -133,11 +155,16 @@ fn expected(kind: &Kind) -> String {
             format!("it must be {}, or an object with one of the keys {}", describe(*form), names.join(", "))
         }
         Kind::Size => "it must be a size such as \"512M\" (K, M or G)".into(),
+        Kind::Address => "it must be an address such as \"0x9040000\"".into(),
+        Kind::Texts { form, min, max } => {
+            format!("it must be a list of {min} to {max} strings, each {}", describe(*form))
+        }
         Kind::Number { min, max } => format!("it must be a whole number from {min} to {max}"),
         Kind::Flag => "it must be true or false".into(),
         Kind::Word(words) => format!("it must be one of: {}", words.join(", ")),
         Kind::List { min: 0, max, .. } => format!("it must be a list of at most {max} objects"),
         Kind::List { min, max, .. } => format!("it must be a list of {min} to {max} objects"),
+        Kind::Names { min, max } => format!("it must be a list of {min} to {max} names"),
         Kind::Numbers { count, .. } => format!("it must be a list of 1 to {count} whole numbers"),
         Kind::Table(_) => "it must be an object".into(),
     }
@@ -152,6 +179,10 @@ fn describe(form: Text) -> String {
         Text::File => "a file name".into(),
         Text::Label => format!("a GPT partition label of 1 to {} characters", table::LABEL_MAX),
         Text::Line => format!("a command line of at most {} ASCII characters", table::LINE_MAX),
+        Text::Node => format!(
+            "a name of letters, digits and , . _ + ? # - as device trees have them, at most {} characters",
+            table::NODE_MAX
+        ),
         Text::Serial => format!("a string of 1 to {} ASCII characters", table::SERIAL_MAX),
     }
 }

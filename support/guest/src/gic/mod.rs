@@ -149,6 +149,16 @@ impl Vgic {
         }
     }
 
+    /// Makes an SPI pending, as a message does (GICv2m): whatever trigger the guest has configured, and once however often
+    /// it is repeated before the guest takes it.
+    pub fn pulse(&mut self, intid: u16) {
+        if usize::from(intid) >= BANK
+            && let Some(bank) = self.bank_mut(0, intid as usize / BANK)
+        {
+            bank.latched |= 1 << (intid % BANK as u16);
+        }
+    }
+
     /// The next interrupt to write to a list register of `vcpu`; it counts as written. Ask until there is none.
     pub fn next_injection(&mut self, vcpu: usize) -> Option<Injection> {
         let index = self.cpus.get(vcpu)?.lists.iter().position(Option::is_none)?;
@@ -183,11 +193,6 @@ impl Vgic {
         let bank = self.bank_mut(vcpu, intid as usize / BANK)?;
         bank.busy &= !(1 << (intid % BANK as u16));
         Some(intid)
-    }
-
-    /// What the list registers of `vcpu` may still hold.
-    pub fn held(&self, vcpu: usize) -> [Option<u16>; LIST_REGISTERS] {
-        self.cpus.get(vcpu).map_or([None; LIST_REGISTERS], |cpu| cpu.lists)
     }
 
     /// The list registers of `vcpu` are known to be empty.

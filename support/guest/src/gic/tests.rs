@@ -289,3 +289,29 @@ proptest! {
         prop_assert_eq!(gic.read(0, ISACTIVER + 4, Width::Word).unwrap(), 0);
     }
 }
+
+#[test]
+fn a_pulse_is_taken_once_however_often_it_comes_and_never_lost() {
+    // As edge or, by a guest that did not say so, as level.
+    for edge in [false, true] {
+        let mut gic = on(1);
+        if edge {
+            gic.write(0, ICFGR + 4 * 4, Width::Word, 2).unwrap();
+        }
+        gic.pulse(64);
+        gic.pulse(64);
+        assert_eq!(gic.next_injection(0), None, "masked");
+        enable(&mut gic, 0, 64);
+        assert_eq!(gic.next_injection(0).unwrap().intid, 64);
+        gic.pulse(64); // while it is being handled
+        assert_eq!(gic.next_injection(0), None);
+        gic.ended(0, 0);
+        assert_eq!(gic.next_injection(0).unwrap().intid, 64);
+        gic.ended(0, 0);
+        assert_eq!(gic.next_injection(0), None);
+    }
+    let mut gic = on(1);
+    gic.pulse(3); // no SPI
+    gic.pulse(1023);
+    assert_eq!(gic.next_injection(0), None);
+}

@@ -7,10 +7,12 @@
 //! The other shared memory is guest RAM (guest, its VMM, and the backends of its disks), the register pages of virtio
 //! devices (written by the VMM, read by the guest) and what nobody can write (partita.json, guest kernels, device trees).
 
+mod links;
+
 use partita_config::{Cell, Config, Controller, Pd as Who};
 use partita_protocol::{
     disk_stats,
-    layout::{self, Service, channel, guest, priority, size, supervisor_vmm, vaddr},
+    layout::{self, Service, channel, guest, priority, size, supervisor_ping, supervisor_vmm, vaddr},
     manage,
 };
 
@@ -21,7 +23,7 @@ use crate::board::{Board, DeviceAt};
 const GICV: &str = "gicv";
 /// Stack of every PD: parsing partita.json is what needs most.
 const STACK: u64 = 0x2_0000;
-/// The VMM also keeps its devices there.
+/// The VMM also keeps its devices there, the supervisor the state of all its children.
 const VMM_STACK: u64 = 0x3_0000;
 /// Name of the broker.
 const IVC: &str = "ivc";
@@ -32,6 +34,7 @@ pub const CONFIG: &str = "partita.json";
 pub fn compose(config: &Config<'_>, board: &Board) -> System {
     let mut composer = Composer { config, system: System::default() };
     composer.shared(config, board);
+    composer.link_memory();
     let mut supervisor = Composer::supervisor();
     let timer = Composer::timer(board);
     let console = composer.console(board);
@@ -46,6 +49,7 @@ pub fn compose(config: &Config<'_>, board: &Board) -> System {
         composer.common_links(&client);
     }
     composer.shell_console();
+    composer.log_history();
     for (c, controller) in config.controllers.iter().enumerate() {
         composer.disk_stats(c, controller);
     }
@@ -59,12 +63,14 @@ pub fn compose(config: &Config<'_>, board: &Board) -> System {
         }
         composer.stats(n, cell);
         composer.lifecycle(n, cell);
+        composer.doorbells(n, cell);
         for (c, controller) in config.controllers.iter().enumerate() {
             if cell.disks.iter().any(|disk| disk.controller == controller.name) {
                 composer.disk_link(n, cell, c, controller);
             }
         }
     }
+    composer.link_stats();
     composer.system
 }
 
@@ -193,7 +199,7 @@ impl Composer<'_> {
             name: "supervisor".into(),
             elf: "supervisor.elf",
             priority: priority::SUPERVISOR,
-            stack: STACK,
+            stack: VMM_STACK,
             // To power the machine off.
             smc: true,
             maps: vec![config_map()],
@@ -291,11 +297,12 @@ impl Composer<'_> {
             maps.push(Map { cached: false, ..map(&registers, vaddr::VIRTIO_REGISTERS, "rw") });
             guest_maps.push(Map { cached: false, ..map_at(&registers, guest::VIRTIO, "r") });
         }
+        self.guest_links(cell, &mut maps, &mut guest_maps);
         let vm = VirtualMachine {
             name: format!("guest.{}", cell.name),
             priority: cell.priority,
-            budget: cell.budget_us,
-            period: cell.period_us,
+            budget: cell.budget_us(),
+            period: cell.period_us(),
             vcpus: cell.vcpus,
             maps: guest_maps,
         };
@@ -317,6 +324,9 @@ impl Composer<'_> {
         if pd != "supervisor" {
             let up = End { pd: pd.into(), id: channel::SUPERVISOR, calls: true };
             self.channel(up, End { pd: "supervisor".into(), id: client.supervisor_id, calls: false });
+            self.notify("supervisor", supervisor_ping(client.supervisor_id), pd, channel::PING);
+            let far = client.far(vaddr::HEALTH);
+            self.link(format!("health.{pd}"), size::PAGE, (pd, vaddr::HEALTH), ("supervisor", far));
         }
         if pd != "console" {
             self.notify(pd, channel::CONSOLE, "console", client.id);
@@ -340,6 +350,13 @@ impl Composer<'_> {
         let client = Client::service("supervisor", Service::Supervisor);
         let own = [vaddr::GUEST_CONSOLE_TX, vaddr::GUEST_CONSOLE_RX];
         self.both_ways(&client, "console", "shell", own, size::GUEST_CONSOLE_RING);
+    }
+
+    /// The last log lines, for the supervisor.
+    fn log_history(&mut self) {
+        let far = vaddr::service_link(Service::Console.index(), vaddr::LOG_HISTORY);
+        let writer = ("console", vaddr::LOG_HISTORY);
+        self.link("log_history".into(), size::LOG_HISTORY, writer, ("supervisor", far));
     }
 
     /// What the supervisor wants of a cell, and what its VMM has made of it.

@@ -19,12 +19,14 @@ const RESERVED: u64 = 128 << 20;
 /// # Errors
 /// The system does not fit into the board's memory or Microkit's limits.
 pub fn generate(config: &Config<'_>, board: &Board) -> Result<String> {
-    let memory: u64 = config.cells.iter().map(|cell| cell.memory.0).sum();
+    let links: u64 = config.links.iter().map(|link| link.bytes()).sum();
+    let memory: u64 = links + config.cells.iter().map(|cell| cell.memory.0).sum::<u64>();
     let most = board.ram.saturating_sub(RESERVED);
     if memory > most {
         fail!(
-            "cells: they have {} of memory together; {} has {} for them",
+            "cells: they have {} of memory together{}; {} has {} for them",
             Size(memory),
+            if links == 0 { "" } else { ", their links included" },
             board.name,
             Size(most)
         );

@@ -125,6 +125,11 @@ fn one_writer(system: &System, config: &Config<'_>) {
             let (_, cell) = config.cell(cell).unwrap();
             let backends: BTreeSet<_> = cell.disks.iter().map(|disk| disk.controller).collect();
             assert_eq!(writers.len(), 2 + backends.len() + usize::from(cell.cid.is_some()));
+        } else if let Some(link) = region.name.strip_suffix(".shared") {
+            let link = config.links.iter().find(|l| Some(l.name) == link.strip_prefix("link.")).unwrap();
+            let guests: Vec<String> = link.peers.iter().map(|peer| format!("guest.{peer}")).collect();
+            assert_eq!(writers.len(), guests.len());
+            assert!(guests.iter().all(|guest| writers.contains(&guest.as_str())));
         } else if region.prefill.is_some() {
             assert_eq!(writers, [""; 0], "{}", region.name);
         } else {
@@ -141,6 +146,41 @@ fn the_largest_description_fits() {
     check(&system, &config);
     // supervisor, timer, console, the broker, the drivers, the VMMs
     assert_eq!(system.all_pds().len(), 4 + MAX_CONTROLLERS + MAX_CELLS);
+}
+
+#[test]
+fn a_link_is_mapped_into_its_peers_only_and_an_output_section_has_one_writer() {
+    let links = r#", "links": [
+        { "name": "l", "peers": ["g0", "g1", "g2"], "shared": "8K", "output": "64K" },
+        { "name": "m", "peers": ["g1", "g0"], "output": "2M" }
+    ] }"#;
+    let text = description(1, &[(1, vec![]), (1, vec![]), (1, vec![]), (1, vec![])]);
+    let text = format!("{}{links}", text.strip_suffix(" }").unwrap());
+    let config = parsed(&text);
+    let system = compose(&config, board());
+    check(&system, &config);
+    let maps = |region: &str| -> Vec<(String, u64, &str)> {
+        let pds = system.all_pds();
+        let pds = pds.iter().map(|pd| (&pd.name, &pd.maps));
+        let vms = system.all_pds().into_iter().filter_map(|pd| pd.vm.as_ref()).map(|vm| (&vm.name, &vm.maps));
+        let all = pds.chain(vms).flat_map(|(who, maps)| maps.iter().map(move |map| (who, map)));
+        all.filter(|(_, map)| map.region == region)
+            .map(|(who, map)| (who.clone(), map.vaddr, map.perms))
+            .collect()
+    };
+    let guest = |n: u32, at: u64, perms| (format!("guest.g{n}"), at, perms);
+    assert_eq!(maps("link.l.shared"), [0, 1, 2].map(|n| guest(n, 0x1000_0000, "rw")));
+    let at = 0x1001_2000;
+    assert_eq!(maps("link.l.output.g1"), [guest(0, at, "r"), guest(1, at, "rw"), guest(2, at, "r")]);
+    assert_eq!(maps("link.m.output.g0"), [guest(0, 0x2020_0000, "rw"), guest(1, 0x2020_0000, "r")]);
+    // Control tables: the VMM fills them in, the guest reads them, and stores exit.
+    let table = maps("link_control.g2");
+    assert_eq!(table, [("vmm_g2".into(), vaddr::LINK_CONTROL as u64, "rw"), guest(2, 0x0b00_0000, "r")]);
+    // A cell without links has nothing of it; one with links and without a cid is still heard.
+    let g3 = system.all_pds().into_iter().find(|pd| pd.name == "vmm_g3").unwrap();
+    assert!(!g3.maps.iter().chain(&g3.vm.as_ref().unwrap().maps).any(|map| map.region.contains("link")));
+    let hears = |cell: &str| system.channels.iter().any(|Channel(a, b)| a.pd == cell && b.pd == "ivc");
+    assert!(hears("vmm_g0") && hears("vmm_g2") && !hears("vmm_g3"));
 }
 
 #[test]

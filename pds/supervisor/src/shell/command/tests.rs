@@ -1,5 +1,15 @@
+use super::super::view::PdView;
 use super::*;
 use crate::lifecycle::Refused;
+use crate::manage::mail::Mail;
+use crate::manage::{self, Service};
+use crate::restarts::{State, Why};
+use crate::shell::text::TITLE;
+use crate::shell::view::{CellView, DiskView};
+use partita_config::Partition;
+use partita_protocol::MAX_DISKS;
+use partita_protocol::stats::Counter;
+use partita_protocol::supervisor::StopReason;
 
 /// A system of as many cells and disks as given.
 pub struct Fake {
@@ -7,6 +17,14 @@ pub struct Fake {
     disks: usize,
     pub orders: std::vec::Vec<(usize, Order)>,
     pub off: bool,
+    pub kills: std::vec::Vec<(usize, u32, u32)>,
+    pub restarted: std::vec::Vec<usize>,
+    pub by: std::vec::Vec<By>,
+    pub log: std::string::String,
+    /// Bytes of the log that are not kept any more.
+    pub forgotten: usize,
+    pub mail: Mail,
+    pub said: std::vec::Vec<std::string::String>,
     refused: Option<Refused>,
 }
 
@@ -15,7 +33,20 @@ const NAMES: [&str; MAX_CELLS] =
 
 impl Fake {
     pub fn two() -> Self {
-        Fake { cells: 2, disks: 1, orders: vec![], off: false, refused: None }
+        Fake {
+            cells: 2,
+            disks: 1,
+            orders: vec![],
+            off: false,
+            kills: vec![],
+            restarted: vec![],
+            by: vec![],
+            log: "[timer] ready\n[vmm_debian1] started\n[supervisor] debian2: restarts (shell)\n[vmm_debian10] x\n".into(),
+            forgotten: 0,
+            mail: Mail::new(),
+            said: vec![],
+            refused: None,
+        }
     }
 
     pub fn full() -> Self {
@@ -72,13 +103,77 @@ impl System for Fake {
         62_500_000
     }
 
-    fn order(&mut self, n: usize, order: Order) -> Result<(), Refused> {
+    fn log(&self, from: u64, out: &mut [u8]) -> (u64, usize) {
+        // A few bytes at a time, so that lines are put together.
+        let from = (from as usize).max(self.forgotten).min(self.log.len());
+        let part = &self.log.as_bytes()[from..];
+        let len = part.len().min(out.len()).min(7);
+        out[..len].copy_from_slice(&part[..len]);
+        (from as u64, len)
+    }
+
+    fn order(&mut self, n: usize, order: Order, by: By) -> Result<(), Refused> {
         self.orders.push((n, order));
+        self.by.push(by);
         self.refused.map_or(Ok(()), Err)
     }
 
-    fn shut_down(&mut self) {
+    fn pd(&self, n: usize) -> Option<PdView> {
+        let (name, why) = [(0, ("timer", None)), (4, ("blk_disk0", Some(Why::Hang)))]
+            .into_iter()
+            .find(|(id, _)| *id == n)?
+            .1;
+        let name = name.try_into().unwrap();
+        Some(PdView {
+            name,
+            state: if n == 0 { State::Up } else { State::Held },
+            restarts: 5,
+            beats: 77,
+            why,
+        })
+    }
+
+    fn restart_pd(&mut self, n: usize) -> Result<(), &'static str> {
+        self.restarted.push(n);
+        if n == 0 { Err("cannot") } else { Ok(()) }
+    }
+
+    fn kill(&mut self, n: usize, count: u32, every: u32) -> Result<(), &'static str> {
+        self.kills.push((n, count, every));
+        Ok(())
+    }
+
+    fn send(&mut self, to: Option<usize>, _by: By, text: &str) -> usize {
+        let cells = (0..self.cells).filter(|n| to.is_none_or(|to| to == *n));
+        cells.map(|n| self.mail.post(n, "shell", text)).count()
+    }
+
+    fn shut_down(&mut self, by: By) {
+        self.by.push(by);
         self.off = true;
+    }
+}
+
+/// The first cell is manager.
+impl Service for Fake {
+    fn is_manager(&self, cell: usize) -> bool {
+        cell == 0
+    }
+
+    fn mail(&mut self) -> &mut Mail {
+        &mut self.mail
+    }
+
+    fn refused(&mut self, cell: usize, command: &str) {
+        self.said.push(format!("{cell} refused {command}"));
+    }
+
+    fn missed(&mut self, cell: usize, from: u64, to: u64) {
+        self.said.push(format!("{cell} missed {from}..={to}"));
+    }
+
+    fn nonsense(&mut self) {
+        self.said.push("nonsense".into());
     }
 }
 
@@ -150,6 +245,43 @@ fn orders() {
 }
 
 #[test]
+fn the_log() {
+    let mut system = Fake::two();
+    assert_eq!(run(&mut system, "log"), system.log);
+    assert_eq!(run(&mut system, "log debian1"), "[vmm_debian1] started\n");
+    assert_eq!(run(&mut system, "log debian2"), "[supervisor] debian2: restarts (shell)\n");
+    assert_eq!(run(&mut system, "log supervisor"), "[supervisor] debian2: restarts (shell)\n");
+    assert_eq!(run(&mut system, "log blk"), "no log line that is kept names blk\n");
+    // The oldest line that is kept is half a line.
+    system.forgotten = 20;
+    assert_eq!(run(&mut system, "log").lines().next(), Some("[supervisor] debian2: restarts (shell)"));
+    // Many lines: the last. A line without an end is not one yet.
+    system = Fake::two();
+    system.log =
+        (0..100).map(|n| format!("[timer] line {n}\n")).collect::<std::string::String>() + "[timer] ha";
+    let out = run(&mut system, "log");
+    assert_eq!(
+        (out.lines().count(), out.lines().next(), out.lines().last()),
+        (24, Some("[timer] line 76"), Some("[timer] line 99"))
+    );
+    system.log.clear();
+    assert_eq!(run(&mut system, "log"), "no log lines are kept\n");
+}
+
+#[test]
+fn messages() {
+    let mut system = Fake::two();
+    assert_eq!(run(&mut system, "send debian2 hello  there"), "sent to 1 cell\n");
+    assert_eq!(run(&mut system, "broadcast power goes at noon"), "sent to 2 cells\n");
+    system.mail.hello(1, 7, None);
+    assert_eq!(system.mail.next_push(1).unwrap().1.text, "hello  there");
+    assert_eq!((system.mail.next(0), system.mail.next(1)), (2, 3));
+    let long = format!("broadcast {}", "x".repeat(manage::mail::TEXT_MAX + 1));
+    assert_eq!(run(&mut system, &long), "a message has 192 bytes at most\n");
+    assert!(run(&mut system, "version").ends_with(&format!("management protocol {}\n", manage::PROTOCOL)));
+}
+
+#[test]
 fn mistakes_are_explained() {
     let script = [
         ("strat debian1", "there is no command strat; did you mean start? (help lists all commands)"),
@@ -163,6 +295,10 @@ fn mistakes_are_explained() {
         ("start 0", "there is no cell 0; there are: debian1, debian2"),
         ("start 3", "there is no cell 3; there are: debian1, debian2"),
         ("cells debian1", "cells stands alone; nothing can follow it"),
+        ("log a b", "log takes the name of one cell, or nothing for all: log [NAME]"),
+        ("send debian1", "send takes the name of one cell and what to tell it: send NAME TEXT"),
+        ("send x y", "there is no cell x; there are: debian1, debian2"),
+        ("broadcast", "broadcast takes what to tell: broadcast TEXT"),
         ("stats a b", "stats takes the name of one cell, or nothing for all: stats [NAME]"),
     ];
     let mut system = Fake::two();
@@ -178,7 +314,7 @@ fn help_names_every_command() {
     for command in &COMMANDS {
         assert!(help.contains(&format!("  {} ", command.name)), "{help}");
     }
-    assert!(help.contains("  restart  NAME    start it afresh, whatever it does now\n"), "{help}");
+    assert!(help.contains("  restart   NAME       start it afresh, whatever it does now\n"), "{help}");
     assert!(help.lines().all(|line| line.len() < 80));
 }
 
@@ -191,6 +327,42 @@ fn distances() {
     }
     let long = "x".repeat(200);
     assert_eq!(distance(&long, &long), 0);
-    assert_eq!(COMMANDS.iter().filter(|c| c.name.len() > 8).count(), 0);
+    assert_eq!(COMMANDS.iter().filter(|c| c.name.len() > 9).count(), 0);
     assert!(Counter::ALL.iter().all(|counter| counter.name().len() <= TITLE - 2));
+}
+
+#[test]
+fn protection_domains_are_listed_restarted_and_killed() {
+    let mut system = Fake::two();
+    let lines = run(&mut system, "services");
+    let lines: std::vec::Vec<_> = lines.lines().collect();
+    assert!(lines[0].starts_with("PD") && lines[0].ends_with("last stopped because"), "{lines:?}");
+    assert!(lines[1].contains("timer") && lines[1].contains("up"), "{lines:?}");
+    assert!(
+        lines[2].contains("blk_disk0") && lines[2].contains("held") && lines[2].contains("it hung"),
+        "{lines:?}"
+    );
+    assert_eq!(run(&mut system, "restart blk_disk0"), "blk_disk0: restarts\n");
+    assert_eq!(run(&mut system, "restart timer"), "timer cannot\n");
+    assert_eq!(system.restarted, [4, 0]);
+    assert_eq!(run(&mut system, "restart debian1"), "debian1: restarts\n");
+    assert_eq!(system.orders, [(0, Order::Restart)]);
+    assert_eq!(run(&mut system, "services all"), "services is for the shell: services \n");
+    assert!(run(&mut system, "restart blk").contains("there is no cell blk"));
+    assert_eq!(run(&mut system, "kill blk_disk0"), "blk_disk0: killed 1 times, every 1000 ms\n");
+    run(&mut system, "kill blk_disk0 500");
+    run(&mut system, "kill timer 3 20");
+    assert_eq!(system.kills, [(4, 1, 1000), (4, 500, 1000), (0, 3, 20)]);
+    for line in [
+        "kill",
+        "kill blk_disk0 x",
+        "kill blk_disk0 0",
+        "kill blk_disk0 1 0",
+        "kill blk_disk0 1 2 3",
+        "kill blk_disk0 -1",
+    ] {
+        assert!(run(&mut system, line).starts_with("kill takes"), "{line}");
+    }
+    assert!(run(&mut system, "kill vmm_x").starts_with("there is no PD vmm_x"));
+    assert_eq!(system.kills.len(), 3);
 }
