@@ -3,6 +3,7 @@
 //! left asleep with work to do fails the test.
 
 mod behaviour;
+mod crashes;
 mod properties;
 mod recovery;
 
@@ -159,6 +160,7 @@ impl System {
         page: &'static InflightPage,
     ) -> Backend<FakeDisk, Reports> {
         let sectors = device.properties().sectors;
+        // Leaked: the many restarts of `crashes` free theirs.
         let tables = Box::leak(Box::new(Tables::new()));
         let mut backend = Backend::new(device, reports.clone(), tables, page);
         let counters = Box::leak(Box::default());

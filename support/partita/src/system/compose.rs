@@ -22,9 +22,11 @@ use crate::board::{Board, DeviceAt};
 /// Name of the region of the GIC's virtual CPU interface.
 const GICV: &str = "gicv";
 /// Stack of every PD: parsing partita.json is what needs most.
-const STACK: u64 = 0x2_0000;
+const STACK: u64 = 0x4_0000;
 /// The VMM also keeps its devices there, the supervisor the state of all its children.
-const VMM_STACK: u64 = 0x3_0000;
+const VMM_STACK: u64 = 0x5_0000;
+/// Stack of a PD that does not parse it.
+const SMALL_STACK: u64 = 0x4000;
 /// Name of the broker.
 const IVC: &str = "ivc";
 /// Name of the region and of the file with partita.json.
@@ -212,7 +214,7 @@ impl Composer<'_> {
             name: "timer".into(),
             elf: "timer.elf",
             priority: priority::TIMER,
-            stack: STACK,
+            stack: SMALL_STACK,
             id: Some(Service::Timer.index()),
             irqs: vec![(channel::DEVICE_IRQ, board.timer)],
             ..Pd::default()
