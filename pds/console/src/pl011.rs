@@ -3,7 +3,8 @@
 //! Two properties decide how it is written. The transmit interrupt is raised when the FIFO *falls through* its trigger level
 //! (3.3.9), so it comes only after the FIFO was filled: [`Uart::write`] fills it and the multiplexer never stops earlier
 //! without being out of bytes. The receive interrupts are level-like and go away by reading; writing them to ICR could lose
-//! the wake-up for bytes that are still there, so that is never done.
+//! the wake-up for bytes that are still there, so that is done only when there is none and before the next look: an interrupt
+//! of an empty FIFO (a byte typed before the FIFO was switched on leaves one) would come for ever.
 
 use crate::uart::Uart;
 use core::ptr::NonNull;
@@ -60,8 +61,9 @@ const IFLS_EIGHTH: u32 = 0;
 const INT_RX: u32 = 1 << 4;
 const INT_TX: u32 = 1 << 5;
 const INT_RT: u32 = 1 << 6;
+const INT_ALL: u32 = 0x7ff;
 /// All but the receive interrupts.
-const INT_CLEARABLE: u32 = 0x7ff & !(INT_RX | INT_RT);
+const INT_CLEARABLE: u32 = INT_ALL & !(INT_RX | INT_RT);
 /// The smallest FIFO of all revisions.
 const FIFO: usize = 16;
 
@@ -95,10 +97,19 @@ impl<'a> Pl011<'a> {
         field!(regs, cr).write(0);
         field!(regs, lcr_h).write(LCR_H_FEN | LCR_H_8BIT);
         field!(regs, ifls).write(IFLS_EIGHTH);
-        field!(regs, icr).write(INT_CLEARABLE);
         field!(regs, cr).write(CR_ENABLE);
-        field!(regs, imsc).write(INT_RX | INT_RT);
-        Pl011 { registers: regs, mask: INT_RX | INT_RT, overruns: 0 }
+        let mut uart = Pl011 { registers: regs, mask: INT_RX | INT_RT, overruns: 0 };
+        // What was typed before is for nobody.
+        uart.acknowledge();
+        for _ in 0..2 * FIFO {
+            if uart.read().is_none() {
+                break;
+            }
+        }
+        uart.acknowledge();
+        uart.overruns = 0;
+        field!(uart.registers, imsc).write(INT_RX | INT_RT);
+        uart
     }
 
     fn set_mask(&mut self, mask: u32) {
@@ -108,9 +119,10 @@ impl<'a> Pl011<'a> {
         }
     }
 
-    /// To be called at the start of each interrupt, before [`Uart::write`].
+    /// To be called at the start of each interrupt, before [`Uart::read`] and [`Uart::write`].
     pub fn acknowledge(&mut self) {
-        field!(self.registers, icr).write(INT_CLEARABLE);
+        let empty = self.flags() & FR_RXFE != 0;
+        field!(self.registers, icr).write(if empty { INT_ALL } else { INT_CLEARABLE });
     }
 
     fn flags(&self) -> u32 {
@@ -188,7 +200,16 @@ mod tests {
         assert_eq!(words[11], 0x70, "8n1 with FIFOs");
         assert_eq!(words[12], 0x301, "enabled both ways");
         assert_eq!(words[14], INT_RX | INT_RT);
-        assert_eq!(words[17] & (INT_RX | INT_RT), 0, "receive interrupts are never cleared");
+    }
+
+    #[test]
+    fn receive_interrupts_are_cleared_only_if_there_is_nothing_to_receive() {
+        let mut words = memory(FR_TXFE | FR_RXFE);
+        over(&mut words).acknowledge();
+        assert_eq!(words[17], INT_ALL);
+        words[6] = FR_TXFE;
+        over(&mut words).acknowledge();
+        assert_eq!(words[17], INT_CLEARABLE);
     }
 
     #[test]

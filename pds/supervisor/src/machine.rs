@@ -5,6 +5,7 @@ use core::sync::atomic::Ordering;
 use partita_config::Config;
 use partita_config::pd::{Name, Pd};
 use partita_protocol::MAX_CELLS;
+use partita_protocol::ivc_stats;
 use partita_protocol::layout::{self, channel, supervisor_vmm};
 use partita_protocol::lifecycle::CellState;
 use partita_protocol::stats::Counter;
@@ -19,7 +20,7 @@ use partita_supervisor::manage::Service;
 use partita_supervisor::manage::mail::Mail;
 use partita_supervisor::power::Power;
 use partita_supervisor::restarts::{Restarts, Why};
-use partita_supervisor::shell::view::{CellView, DiskView, PdView, System};
+use partita_supervisor::shell::view::{CellView, DiskView, PdView, SocketsView, System};
 use partita_supervisor::watchdog::{Finding, Watchdog};
 use sel4_microkit::Channel;
 use sel4_vm::{cntfrq, cntpct};
@@ -36,7 +37,7 @@ const PATIENCE: u64 = 5;
 
 /// See the module.
 pub struct Machine {
-    pub config: Config<'static>,
+    pub config: &'static Config<'static>,
     pub logger: Logger<'static>,
     pub lifecycle: Lifecycle,
     pub power: Power,
@@ -57,13 +58,15 @@ pub struct Machine {
     request: &'static TimerRequest,
     /// When the machine goes off even if guests have not stopped; [`NEVER`]: nobody wants it off.
     last_call: u64,
+    /// When to go on with work that was left; [`NEVER`]: there is none.
+    again: u64,
 }
 
 impl Machine {
     /// At the start: each cell's wish is on its page before its VMM runs, as VMMs have a lower priority.
-    pub fn new(config: Config<'static>, logger: Logger<'static>, mail: &'static mut Mail) -> Self {
-        let lifecycle = Lifecycle::new(&config, cntfrq());
-        let watchdog = Watchdog::new(&config, cntfrq(), cntpct());
+    pub fn new(config: &'static Config<'static>, logger: Logger<'static>, mail: &'static mut Mail) -> Self {
+        let lifecycle = Lifecycle::new(config, cntfrq());
+        let watchdog = Watchdog::new(config, cntfrq(), cntpct());
         let machine = Machine {
             config,
             logger,
@@ -81,6 +84,7 @@ impl Machine {
             watchdog,
             request: pages::timer_request(),
             last_call: NEVER,
+            again: NEVER,
         };
         for n in 0..MAX_CELLS {
             machine.publish(n);
@@ -91,11 +95,11 @@ impl Machine {
 
     /// Name of a PD.
     pub fn name(&self, who: Pd) -> Name<'_> {
-        who.name(Some(&self.config))
+        who.name(Some(self.config))
     }
 
     fn pages(&self, n: usize) -> Option<CellPages> {
-        CellPages::new(&self.config, n)
+        CellPages::new(self.config, n)
     }
 
     fn cell_name(&self, n: usize) -> &'static str {
@@ -125,6 +129,12 @@ impl Machine {
         Channel::new(supervisor_vmm(n)).notify();
         // A VMM that had not begun yet has nothing to stop and no change to tell of.
         self.changed(n);
+    }
+
+    /// Asks for an event in a millisecond, so that others get their turn before work goes on.
+    pub fn come_back(&mut self) {
+        self.again = cntpct().saturating_add(cntfrq() / 1000);
+        self.arm();
     }
 
     /// Does what an event asks for.
@@ -165,6 +175,9 @@ impl Machine {
     pub fn tick(&mut self) {
         let now = cntpct();
         self.power.tick(now);
+        if self.again <= now {
+            self.again = NEVER;
+        }
         if self.last_call <= now {
             self.last_call = NEVER;
             for n in (0..MAX_CELLS).filter(|n| self.lifecycle.cell(*n) == Cell::Stopping) {
@@ -221,6 +234,7 @@ impl Machine {
         power
             .min(self.last_call)
             .min(self.watchdog.deadline())
+            .min(self.again)
             .min(self.next_ping)
             .min(self.pds.deadline())
             .min(injection)
@@ -292,10 +306,7 @@ impl Machine {
 
 impl Service for Machine {
     fn is_manager(&self, cell: usize) -> bool {
-        {
-            let _ = cell;
-            false
-        }
+        self.config.cells.get(cell).is_some_and(|cell| cell.manager)
     }
 
     fn mail(&mut self) -> &mut Mail {
@@ -351,7 +362,7 @@ impl System for Machine {
         let (controller, _) = self.config.controller(disk.controller)?;
         // The backend numbers the cell's disks at its controller.
         let device = cell.disks_at(disk.controller).position(|(place, _)| place == number)?;
-        let counters = self.pages(n)?.disk(&self.config, controller, device)?;
+        let counters = self.pages(n)?.disk(self.config, controller, device)?;
         let get = |counter: &core::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
         Some(DiskView {
             cell: cell.name,
@@ -370,6 +381,13 @@ impl System for Machine {
             in_flight: get(&counters.in_flight),
             latency: counters.latency.each_ref().map(get),
         })
+    }
+
+    fn sockets(&self, n: usize) -> Option<SocketsView<'_>> {
+        let cell = self.config.cells.get(n)?;
+        let counters = pages::ivc_stats(self.config)?.cells.get(n)?;
+        let counters = ivc_stats::Counter::ALL.map(|counter| counters.get(counter));
+        Some(SocketsView { cell: cell.name, cid: cell.cid, counters })
     }
 
     fn frequency(&self) -> u64 {

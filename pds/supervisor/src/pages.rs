@@ -8,8 +8,10 @@ use partita_config::Config;
 use partita_config::pd::Pd;
 use partita_protocol::alive::Alive;
 use partita_protocol::disk_stats::{BlkStats, DiskCounters};
+use partita_protocol::ivc_stats::IvcStats;
 use partita_protocol::layout::{Service, size, supervisor_ping, vaddr};
 use partita_protocol::lifecycle::{Actual, CellState, Wanted};
+use partita_protocol::manage;
 use partita_protocol::stats::VmmStats;
 use partita_protocol::supervisor::StopReason;
 use partita_protocol::timer::TimerRequest;
@@ -21,16 +23,15 @@ fn at<T>(address: usize) -> NonNull<T> {
     NonNull::with_exposed_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
 }
 
-/// The configuration; an empty one if the region is not there or is not what the host tool puts there.
+/// Reads the configuration into `place`; nothing if the region is not there or is not what the host tool puts there.
 #[inline(never)]
-pub fn config() -> Config<'static> {
+pub fn read_config(place: &mut Option<Config<'static>>) {
     let bytes = *var!(config_size: usize = 0);
-    if bytes == 0 {
-        return Config::default();
+    if bytes != 0 {
+        // SAFETY: the symbol is set together with the map, which is read-only in every PD, so nobody writes it.
+        let text = unsafe { core::slice::from_raw_parts(at(vaddr::CONFIG).as_ptr(), bytes) };
+        *place = partita_config::parse(text).ok();
     }
-    // SAFETY: the symbol is set together with the map, which is read-only in every PD, so nobody writes it.
-    partita_config::parse(unsafe { core::slice::from_raw_parts(at(vaddr::CONFIG).as_ptr(), bytes) })
-        .unwrap_or_default()
 }
 
 /// Our request to the timer PD.
@@ -49,6 +50,26 @@ pub unsafe fn shell_link() -> Duplex<'static> {
     unsafe {
         Duplex::new(Mine::at(at(vaddr::GUEST_CONSOLE_TX), size), Yours::at(at(vaddr::GUEST_CONSOLE_RX), size))
     }
+}
+
+/// The lines to and from `ivc`, if there is one. To be taken once.
+///
+/// # Safety
+/// There is no other one.
+pub unsafe fn manage_link(config: &Config<'_>) -> Option<Duplex<'static>> {
+    let far = |own| at(vaddr::service_link(Service::Ivc.index(), own));
+    let (mine, yours) = (far(vaddr::MANAGE_RX), far(vaddr::MANAGE_TX));
+    // SAFETY: the host tool maps both rings there if the configuration needs `ivc`; the caller makes no second one.
+    config
+        .has_ivc()
+        .then(|| unsafe { Duplex::new(Mine::at(mine, manage::RING), Yours::at(yours, manage::RING)) })
+}
+
+/// The counters of `ivc`, if there is one.
+pub fn ivc_stats(config: &Config<'_>) -> Option<&'static IvcStats> {
+    let page = at(vaddr::service_link(Service::Ivc.index(), vaddr::IVC_STATS));
+    // SAFETY: the host tool maps the page there if the configuration needs `ivc`, for us to read; atomics only.
+    config.has_ivc().then(|| unsafe { page.as_ref() })
 }
 
 /// Channels that the system description gives to this PD, as bits.

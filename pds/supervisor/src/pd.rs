@@ -3,6 +3,7 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use partita_config::Config;
 use partita_config::pd::Pd;
 use partita_protocol::layout::{Service, channel};
 use partita_protocol::supervisor::{StopReason, label};
@@ -10,6 +11,7 @@ use partita_ring::Duplex;
 use partita_ring::log::{Limiter, Logger};
 use partita_ring::log_line;
 use partita_supervisor::fault;
+use partita_supervisor::manage;
 use partita_supervisor::manage::mail::Mail;
 use partita_supervisor::restarts::{CHILDREN, Why};
 use partita_supervisor::shell::{Output, Shell};
@@ -23,6 +25,7 @@ use crate::pages;
 
 /// Console's notifications: log ring and the shell's line.
 const LINE: Channel = Channel::new(channel::CONSOLE);
+const BROKER: Channel = Channel::new(Service::Ivc.index());
 const TIMER: Channel = Channel::new(channel::TIMER);
 /// Calls of [`Shell::pump`] in one event. The ring's bytes are fewer than they can take.
 const PUMPS: usize = 64;
@@ -49,24 +52,33 @@ impl<T> Once<T> {
 }
 
 static OUTPUT: Once<Output> = Once::new(Output::new());
+/// What is parsed into it is larger than half a stack.
+static CONFIG: Once<Option<Config<'static>>> = Once::new(None);
 static MAIL: Once<Mail> = Once::new(Mail::new());
 
 #[protection_domain]
 fn init() -> Supervisor {
     // SAFETY: the host tool maps the log ring in every PD.
     let logger = unsafe { Logger::at_layout(|| LINE.notify()) };
-    let Some(mail) = MAIL.take() else { panic!("init runs once") };
-    let machine = Machine::new(pages::config(), logger, mail);
+    let (Some(mail), Some(config)) = (MAIL.take(), CONFIG.take()) else { panic!("init runs once") };
+    pages::read_config(config);
+    let config = config.get_or_insert_default();
+    let machine = Machine::new(config, logger, mail);
     // SAFETY: `take` lets this pass once.
     let shell = OUTPUT.take().map(|output| (Shell::new(output), unsafe { pages::shell_link() }));
-    let mut supervisor = Supervisor { machine, shell, nonsense: Limiter::new(5, cntfrq()) };
+    // SAFETY: `init` runs once.
+    let manage = unsafe { pages::manage_link(config) };
+    let mut supervisor = Supervisor { machine, shell, manage, nonsense: Limiter::new(5, cntfrq()) };
     supervisor.talk();
+    supervisor.manage();
     supervisor
 }
 
 struct Supervisor {
     machine: Machine,
     shell: Option<(Shell<'static>, Duplex<'static>)>,
+    /// Lines to and from `ivc`.
+    manage: Option<Duplex<'static>>,
     /// For calls that mean nothing.
     nonsense: Limiter,
 }
@@ -88,6 +100,19 @@ impl Supervisor {
         let sent = link.tx.should_notify();
         if link.rx.should_notify() | sent {
             LINE.notify();
+        }
+    }
+
+    /// Serves the managers, and sends what the shell has for the guests.
+    fn manage(&mut self) {
+        let Some(link) = &mut self.manage else { return };
+        if manage::serve(link, &mut self.machine) == manage::Served::More {
+            self.machine.come_back();
+        }
+        // Both have memory: ask both.
+        let sent = link.tx.should_notify();
+        if link.rx.should_notify() | sent {
+            BROKER.notify();
         }
     }
 
@@ -133,6 +158,7 @@ impl Handler for Supervisor {
         if channels.contains(LINE) {
             self.talk();
         }
+        self.manage();
         Ok(())
     }
 

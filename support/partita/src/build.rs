@@ -22,6 +22,9 @@ use crate::{
 /// Crates of the PDs; each makes the program of its last word.
 pub(crate) const PDS: &[&str] = &["supervisor", "timer", "console", "blk", "ivc", "vmm"];
 
+/// Programs for the Linux guest, linked statically; the guest's recipe puts them into the initramfs.
+const GUEST_PROGRAMS: &[&str] = &["partitactl"];
+
 /// What was built.
 #[derive(Clone, Debug)]
 pub struct Built {
@@ -46,7 +49,7 @@ pub fn build(context: &Context) -> Result<Built> {
     create(&context.build_dir())?;
     tools::room(&context.build_dir())?;
     let sdk = sdk::find(context)?;
-    tools::rust_target()?;
+    tools::rust_target(tools::TARGET)?;
     let out = context.out();
     create(&out)?;
     pds(context, &sdk, &out)?;
@@ -134,9 +137,39 @@ fn names_recipe(context: &Context, config: &Config<'_>) -> bool {
 /// A tool is missing or the recipe failed.
 pub fn guest_recipe(context: &Context, part: &str) -> Result {
     tools::require(context, tools::GUEST)?;
+    if part != "disk" {
+        guest_programs(context)?;
+    }
     let mut command = Command::new(context.root.join("images/guests/linux/build"));
     command.current_dir(&context.root).arg(context.guest_dir()).arg(part);
     process::run(&format!("Preparing the Debian guest ({part})"), &mut command)
+}
+
+/// Builds the guest's programs into the place where its recipe finds them. rustc brings a C library and a linker for this
+/// target, so no cross compiler is needed.
+fn guest_programs(context: &Context) -> Result {
+    tools::rust_target(tools::GUEST_TARGET)?;
+    let target = context.build_dir().join("target");
+    let mut command = Command::new(tools::cargo());
+    let variable =
+        |what: &str| format!("CARGO_TARGET_{}_{what}", tools::GUEST_TARGET.to_uppercase().replace('-', "_"));
+    command
+        .current_dir(&context.root)
+        .args(["build", "--release", "--target", tools::GUEST_TARGET, "--target-dir"])
+        .arg(&target)
+        .env(variable("LINKER"), "rust-lld")
+        .env(variable("RUSTFLAGS"), "-Clinker-flavor=ld.lld -Clink-self-contained=yes -Cstrip=symbols")
+        .env_remove("RUSTFLAGS");
+    for program in GUEST_PROGRAMS {
+        command.args(["-p", program]);
+    }
+    process::run("Building the guest's programs", &mut command)?;
+    let programs = context.guest_dir().join("programs");
+    create(&programs)?;
+    for program in GUEST_PROGRAMS {
+        copy(&target.join(tools::GUEST_TARGET).join("release").join(program), &programs.join(program))?;
+    }
+    Ok(())
 }
 
 /// Runs the SDK's packer.

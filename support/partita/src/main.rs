@@ -124,7 +124,8 @@ fn run(cli: Cli) -> Result {
         }
         Command::Prepare => {
             tools::require(&context, &[&[tools::QEMU], tools::GUEST, tools::DISK].concat())?;
-            tools::rust_target()
+            tools::rust_target(tools::TARGET)?;
+            tools::rust_target(tools::GUEST_TARGET)
         }
         Command::Run => qemu::run(&context),
         Command::Smoke => smoke::run(&context),

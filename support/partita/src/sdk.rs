@@ -83,7 +83,7 @@ fn official(dir: &Path) -> Result<Sdk> {
 
 /// Builds the embedded SDK; cargo and the builder itself see to it that nothing is done twice.
 fn embedded(context: &Context) -> Result<Sdk> {
-    tools::rust_target()?;
+    tools::rust_target(tools::TARGET)?;
     let dir = context.build_dir().join("sdk");
     let mut command = Command::new(tools::cargo());
     command

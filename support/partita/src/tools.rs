@@ -20,6 +20,9 @@ use crate::{
 /// Target of the PDs and the kernel.
 pub const TARGET: &str = "aarch64-unknown-none-softfloat";
 
+/// Target of the programs for Linux guests: static, so that they run in any.
+pub const GUEST_TARGET: &str = "aarch64-unknown-linux-musl";
+
 /// A program and Debian's package for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tool {
@@ -124,23 +127,23 @@ fn free_mib(text: &str) -> Option<u64> {
     Some(kib >> 10)
 }
 
-/// Sees to it that rustc can build PDs.
+/// Sees to it that rustc can build for a target.
 ///
 /// # Errors
 /// It cannot, and rustup cannot change that.
-pub fn rust_target() -> Result {
+pub fn rust_target(target: &str) -> Result {
     let rustc = std::env::var_os("RUSTC").map_or_else(|| PathBuf::from("rustc"), Into::into);
-    let libdir = process::output(Command::new(rustc).args(["--print", "target-libdir", "--target", TARGET]))?;
+    let libdir = process::output(Command::new(rustc).args(["--print", "target-libdir", "--target", target]))?;
     if Path::new(libdir.trim()).is_dir() {
         return Ok(());
     }
     if find("rustup").is_none() {
         fail!(
-            "rustc has no libraries for {TARGET} and there is no rustup to add them; install them and run again"
+            "rustc has no libraries for {target} and there is no rustup to add them; install them and run again"
         );
     }
     let mut command = Command::new("rustup");
-    process::run(&format!("Adding the Rust target {TARGET}"), command.args(["target", "add", TARGET]))
+    process::run(&format!("Adding the Rust target {target}"), command.args(["target", "add", target]))
 }
 
 fn qemu_major() -> Option<u32> {

@@ -3,8 +3,8 @@
 //! One pair of byte rings (`partita_ring::Duplex`), lines in both. `ivc` keeps the streams apart, the supervisor decides.
 //! A line to the supervisor is `<cell> <session> <request>`, one from it `<session> <answer>`: cell and session are decimal
 //! numbers, request and answer one JSON object each without a newline inside. A session is a number that `ivc` gives to a
-//! stream and does not use again before the supervisor has answered everything asked in it. Requests of one session are
-//! answered in order, each with exactly one line; lines that nobody asked for go to [`BROADCAST`].
+//! stream and never again. Requests of one session are answered in order, each with exactly one line. `+<session> <line>` is
+//! one that nobody asked for (a message): `ivc` hands it to the stream if it is still open and has room, else it is dropped.
 
 /// Bytes of each direction's region: one header page and 16 KiB of data.
 pub const RING: usize = 0x5000;
@@ -14,8 +14,6 @@ pub const REQUEST_MAX: usize = 512;
 pub const ANSWER_MAX: usize = 4096;
 /// Sessions that can be open at a time.
 pub const SESSIONS: usize = 8;
-/// The session number of lines for every stream at [`port::MESSAGES`].
-pub const BROADCAST: u32 = u32::MAX;
 
 /// Ports of CID 2.
 pub mod port {

@@ -189,7 +189,12 @@ pub fn areas() -> [u64; 3] {
 impl Disk {
     /// Resets and starts the device.
     pub fn start() -> Option<Self> {
-        if !reset() || !negotiate(0) {
+        Self::start_with(0)
+    }
+
+    /// The same with more features than VERSION_1.
+    pub fn start_with(features: u32) -> Option<Self> {
+        if !reset() || !negotiate(features) {
             return None;
         }
         // SAFETY: our memory, which no running device looks at.
@@ -269,6 +274,19 @@ impl Disk {
                 let pending = read(BASE + reg::INTERRUPT_STATUS);
                 write(BASE + reg::INTERRUPT_ACK, pending);
             });
+        }
+        self.used = wanted;
+        true
+    }
+
+    /// As [`Disk::wait`], awake and deaf to interrupts.
+    pub fn spin(&mut self, count: u16) -> bool {
+        let wanted = self.used.wrapping_add(count);
+        let until = now() + 5 * frequency();
+        while Self::used_index() != wanted {
+            if now() > until {
+                return false;
+            }
         }
         self.used = wanted;
         true

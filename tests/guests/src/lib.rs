@@ -12,6 +12,8 @@ pub mod check;
 #[cfg(target_os = "none")]
 pub mod machine;
 #[cfg(target_os = "none")]
+pub mod nonsense;
+#[cfg(target_os = "none")]
 mod start;
 #[cfg(target_os = "none")]
 pub mod uart;

@@ -87,17 +87,17 @@ pub fn set_timer(ticks: Option<u64>) {
     unsafe {
         match ticks {
             Some(ticks) => {
-                asm!("msr cntv_cval_el0, {}", "msr cntv_ctl_el0, {}", "isb", in(reg) now() + ticks, in(reg) 1u64)
+                asm!("msr cntv_cval_el0, {}", "msr cntv_ctl_el0, {}", "isb", in(reg) now().wrapping_add(ticks), in(reg) 1u64)
             }
             None => asm!("msr cntv_ctl_el0, xzr", "isb"),
         }
     }
 }
 
-/// Runs `instruction` and says with which syndrome it was refused; 0 if it was not.
+/// Runs instructions and says with which syndrome the first that was refused was (what follows goes on); 0 if none was.
 #[macro_export]
 macro_rules! refused {
-    ($instruction:literal) => {{
+    ($($instruction:literal),+) => {{
         unsafe extern "C" {
             static mut expected: [u64; 2];
         }
@@ -106,7 +106,7 @@ macro_rules! refused {
         unsafe {
             let place = &raw mut expected;
             place.write_volatile([1, 0]);
-            core::arch::asm!($instruction, out("x0") _, out("x1") _, out("x2") _, out("x3") _, out("x4") _);
+            core::arch::asm!($($instruction),+, out("x0") _, out("x1") _, out("x2") _, out("x3") _, out("x4") _);
             esr = place.read_volatile()[1];
             place.write_volatile([0, 0]);
         }
@@ -164,4 +164,39 @@ pub fn wait_for(intid: u32, seconds: u64, handle: impl FnOnce()) -> bool {
         }
     }
     false
+}
+
+/// Load of 1, 2, 4 or 8 bytes from a device.
+pub fn read_width(address: u64, width: u8) -> u64 {
+    let value;
+    // SAFETY: as in `read`.
+    unsafe {
+        match width {
+            1 => asm!("ldrb {:w}, [{}]", out(reg) value, in(reg) address, options(nostack)),
+            2 => asm!("ldrh {:w}, [{}]", out(reg) value, in(reg) address, options(nostack)),
+            4 => asm!("ldr {:w}, [{}]", out(reg) value, in(reg) address, options(nostack)),
+            _ => asm!("ldr {}, [{}]", out(reg) value, in(reg) address, options(nostack)),
+        }
+    }
+    value
+}
+
+/// Spins for some milliseconds.
+pub fn pause(milliseconds: u64) {
+    let until = now() + milliseconds * frequency() / 1000;
+    while now() < until {
+        core::hint::spin_loop();
+    }
+}
+
+/// Hypervisor call with x7, which seL4 takes for the number of a system call.
+pub fn hvc_number(number: u64, x: [u64; 6]) -> u64 {
+    let result;
+    // SAFETY: whatever the call does, it does to this guest's registers, and all of those it may are given up.
+    unsafe {
+        asm!("hvc #0", inout("x0") x[0] => result, inout("x1") x[1] => _, inout("x2") x[2] => _, inout("x3") x[3] => _,
+             inout("x4") x[4] => _, inout("x5") x[5] => _, inout("x6") 0u64 => _, inout("x7") number => _,
+             options(nostack));
+    }
+    result
 }

@@ -8,6 +8,7 @@ use core::fmt::{self, Write};
 use heapless::String;
 use partita_config::Partition;
 use partita_protocol::disk_stats::{BUCKETS, LATENCY_SHIFT};
+use partita_protocol::ivc_stats;
 use partita_protocol::manage::ANSWER_MAX;
 use partita_protocol::stats::Counter;
 use partita_protocol::supervisor::StopReason;
@@ -16,9 +17,10 @@ use partita_protocol::{MAX_CELLS, MAX_DISKS};
 use super::PROTOCOL;
 use super::mail::{Message, Welcome};
 use super::request::Request;
+use crate::restarts::CHILDREN;
 use crate::shell::command::{COMMANDS, Run};
 use crate::shell::log::{Lines, names};
-use crate::shell::view::{CellView, DiskView, System};
+use crate::shell::view::{CellView, DiskView, SocketsView, System};
 
 /// Bytes kept free behind a list, for `],"more":N,"next":N,"lost":N}`.
 const TAIL: usize = 96;
@@ -226,6 +228,24 @@ impl Answer {
                 self.list("disks", first, all, |out, disk| out.disk(&disk));
             }
             Run::Links => self.list("links", first, core::iter::empty::<()>(), |_, ()| {}),
+            Run::Sockets => {
+                let all = (0..MAX_CELLS).map_while(|n| system.sockets(n)).filter(|view| view.cid.is_some());
+                self.list("sockets", first, all, |out, view| out.sockets(&view));
+            }
+            Run::Services => {
+                let all = (0..CHILDREN).filter_map(|n| system.pd(n));
+                self.list("services", first, all, |out, pd| {
+                    out.open("{");
+                    out.text_of("service", &pd.name);
+                    out.text_of("state", pd.state.word());
+                    out.number("restarts", pd.restarts.into());
+                    out.number("pings", pd.beats.into());
+                    if let Some(why) = pd.why {
+                        out.string("stopped_by", |to| write!(to, "{why}"));
+                    }
+                    out.close("}");
+                });
+            }
             Run::Log => self.log(from, name, system),
             Run::Version => {
                 self.text_of("version", env!("CARGO_PKG_VERSION"));
@@ -238,7 +258,7 @@ impl Answer {
                 out.text_of("help", command.help);
                 out.close("}");
             }),
-            Run::Cells | Run::Order(_) | Run::Send | Run::ShutDown | Run::Services | Run::Kill => {
+            Run::Cells | Run::Order(_) | Run::Send | Run::ShutDown | Run::Kill => {
                 let cells = (0..MAX_CELLS).map_while(|n| Some((n, system.cell(n)?)));
                 self.list("cells", first, cells, |out, (n, view)| out.cell(n, &view));
             }
@@ -312,6 +332,16 @@ impl Answer {
             self.number(counter.name(), *value);
         }
         self.close("}");
+        self.close("}");
+    }
+
+    fn sockets(&mut self, view: &SocketsView<'_>) {
+        self.open("{");
+        self.text_of("cell", view.cell);
+        self.number("cid", view.cid.unwrap_or(0).into());
+        for counter in ivc_stats::Counter::ALL {
+            self.number(counter.name(), view.get(counter));
+        }
         self.close("}");
     }
 

@@ -212,6 +212,7 @@ fn talk(line: &Line<'_>, kind: Type, request: &Request, system: &mut impl Servic
             let next = system.mail().next(cell);
             out.alive(request.id, seq, next, missed);
         }
+        Type::Got => out.done(request.id),
         Type::Bye => {
             system.mail().bye(cell);
             out.done(request.id);

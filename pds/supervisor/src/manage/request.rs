@@ -24,6 +24,8 @@ pub enum Type {
     Hello,
     /// A sign of life.
     Alive,
+    /// Nothing but an acknowledgement.
+    Got,
     /// No more signs of life will come, and that is right.
     Bye,
 }
@@ -75,7 +77,8 @@ const KEYS: [(&str, Key); 9] = [
     ("after", Key::After),
     ("got", Key::Got),
 ];
-const TYPES: [(&str, Type); 3] = [("hello", Type::Hello), ("alive", Type::Alive), ("bye", Type::Bye)];
+const TYPES: [(&str, Type); 4] =
+    [("hello", Type::Hello), ("alive", Type::Alive), ("got", Type::Got), ("bye", Type::Bye)];
 
 impl Key {
     fn name(self) -> &'static str {
@@ -109,7 +112,7 @@ impl fmt::Display for Wrong {
             }
             Wrong::Value(key, expected) => write!(f, "\"{key}\" must be {expected}"),
             Wrong::UnknownType(kind) => {
-                write!(f, "\"type\" cannot be \"{kind}\"; it is \"hello\", \"alive\" or \"bye\"")
+                write!(f, "\"type\" cannot be \"{kind}\"; it is \"hello\", \"alive\", \"got\" or \"bye\"")
             }
         }
     }
@@ -306,7 +309,10 @@ mod tests {
             (r#"{"id":1.5}"#, "a line must be one JSON object: "),
             (r#"{"cell":1}"#, "\"cell\" must be a string of at most 64 bytes"),
             (r#"{"command":{"a":1}}"#, "\"command\" must be a string of at most 64 bytes"),
-            (r#"{"type":"ping"}"#, "\"type\" cannot be \"ping\"; it is \"hello\", \"alive\" or \"bye\""),
+            (
+                r#"{"type":"ping"}"#,
+                "\"type\" cannot be \"ping\"; it is \"hello\", \"alive\", \"got\" or \"bye\"",
+            ),
             (r#"{"text":"\q"}"#, "\"text\" must be a string of at most 192 bytes"),
         ] {
             let said = sentence(text);

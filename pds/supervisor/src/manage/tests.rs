@@ -118,8 +118,14 @@ fn every_command_of_the_shell_is_here_too() {
 fn tables_have_the_documented_fields() {
     let manual = include_str!("../../../../docs/management.md");
     let mut system = Fake::two();
-    for (command, list) in [("cells", "cells"), ("disks", "disks"), ("stats", "cells"), ("help", "commands")]
-    {
+    for (command, list) in [
+        ("cells", "cells"),
+        ("disks", "disks"),
+        ("stats", "cells"),
+        ("help", "commands"),
+        ("sockets", "sockets"),
+        ("services", "services"),
+    ] {
         let answer = ask(&mut system, 0, &format!(r#"{{"command":"{command}"}}"#));
         let first = &answer[list][0];
         for key in first.as_object().unwrap().keys().chain(answer.as_object().unwrap().keys()) {

@@ -77,6 +77,8 @@ pub enum Run {
     Disks,
     /// Table of links.
     Links,
+    /// Table of sockets.
+    Sockets,
     /// Counters of the cells.
     Stats,
     /// The last log lines.
@@ -100,14 +102,14 @@ const fn command(name: &'static str, argument: Argument, run: Run, help: &'stati
 }
 
 /// All of them.
-pub const COMMANDS: [Command; 17] = [
+pub const COMMANDS: [Command; 18] = [
     command("cells", Argument::None, Run::Cells, "what the guests do"),
     command("start", Argument::Cell, Run::Order(Order::Start), "start a guest with fresh memory"),
     command("stop", Argument::Cell, Run::Order(Order::Stop), "switch a guest off at once, as by its plug"),
     command("pause", Argument::Cell, Run::Order(Order::Pause), "stop its vCPUs where they are"),
     command("resume", Argument::Cell, Run::Order(Order::Resume), "let a paused guest go on"),
     command("restart", Argument::Cell, Run::Order(Order::Restart), "start it afresh, whatever it does now"),
-    command("services", Argument::Shell(""), Run::Services, "what the protection domains do"),
+    command("services", Argument::None, Run::Services, "what the protection domains do"),
     command(
         "kill",
         Argument::Shell("NAME ..."),
@@ -116,6 +118,7 @@ pub const COMMANDS: [Command; 17] = [
     ),
     command("disks", Argument::None, Run::Disks, "their windows, requests and latencies"),
     command("links", Argument::None, Run::Links, "links between guests"),
+    command("sockets", Argument::None, Run::Sockets, "connections between guests, and what they carried"),
     command("stats", Argument::MaybeCell, Run::Stats, "exits and interrupts of one guest or all"),
     command("log", Argument::MaybeName, Run::Log, "the last log lines, of one guest or PD or all"),
     command("send", Argument::CellText, Run::Send, "a message to a guest's partitactl"),
@@ -283,6 +286,7 @@ pub fn execute(name: &str, words: &[&str], system: &mut impl System, out: &mut d
         (Run::Stats, cell) => text::stats(system, cell, out),
         (Run::Disks, _) => text::disks(system, out),
         (Run::Links, _) => text::links(system, out),
+        (Run::Sockets, _) => text::sockets(system, out),
         (Run::Log, _) => text::log(system, call.name, out),
         (Run::Send, cell) => {
             let said = words.get(usize::from(cell.is_some())..).unwrap_or(&[]);

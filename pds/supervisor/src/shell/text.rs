@@ -5,13 +5,14 @@ use core::fmt::{self, Write};
 use heapless::{String, Vec};
 use partita_config::Partition;
 use partita_protocol::disk_stats::{BUCKETS, LATENCY_SHIFT};
+use partita_protocol::ivc_stats;
 use partita_protocol::stats::Counter;
 use partita_protocol::supervisor::StopReason;
 use partita_protocol::{MAX_CELLS, MAX_DISKS};
 
 use super::log;
 use super::table::{self, Bytes, Time, number, text};
-use super::view::{CellView, DiskView, System};
+use super::view::{CellView, DiskView, SocketsView, System};
 
 /// What the cells do.
 pub fn cells(system: &impl System, out: &mut dyn Write) -> fmt::Result {
@@ -217,6 +218,38 @@ pub fn log(system: &impl System, name: Option<&str>, out: &mut dyn Write) -> fmt
 /// Links between guests.
 pub fn links(_system: &impl System, out: &mut dyn Write) -> fmt::Result {
     out.write_str("no links: this version has no inter-VM communication\n")
+}
+
+/// Connections between guests, by cell.
+pub fn sockets(system: &impl System, out: &mut dyn Write) -> fmt::Result {
+    use ivc_stats::Counter as C;
+    let rows: Vec<SocketsView<'_>, MAX_CELLS> =
+        (0..MAX_CELLS).map_while(|n| system.sockets(n)).filter(|view| view.cid.is_some()).collect();
+    if rows.is_empty() {
+        return out.write_str("no cell has a cid, so none has sockets\n");
+    }
+    let columns = [
+        text("cell"),
+        number("cid"),
+        number("open"),
+        number("made"),
+        number("refused"),
+        number("reset"),
+        number("sent"),
+        number("received"),
+        number("violations"),
+    ];
+    table::write(out, &columns, &rows, |view, column, out| match column {
+        0 => out.write_str(view.cell),
+        1 => write!(out, "{}", view.cid.unwrap_or(0)),
+        2 => write!(out, "{}", view.get(C::Open)),
+        3 => write!(out, "{}", view.get(C::Connections)),
+        4 => write!(out, "{}", view.get(C::Refused)),
+        5 => write!(out, "{}", view.get(C::Resets)),
+        6 => write!(out, "{}", Bytes(view.get(C::BytesSent))),
+        7 => write!(out, "{}", Bytes(view.get(C::BytesReceived))),
+        _ => write!(out, "{}", view.get(C::Violations)),
+    })
 }
 
 /// Versions.

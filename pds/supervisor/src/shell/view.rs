@@ -2,6 +2,7 @@
 
 use partita_config::Partition;
 use partita_protocol::disk_stats::BUCKETS;
+use partita_protocol::ivc_stats;
 use partita_protocol::stats::Counter;
 use partita_protocol::supervisor::StopReason;
 
@@ -64,6 +65,24 @@ pub struct DiskView<'a> {
     pub latency: [u64; BUCKETS],
 }
 
+/// What a cell has to do with `ivc`, at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct SocketsView<'a> {
+    /// The cell's name.
+    pub cell: &'a str,
+    /// Its CID, if it has one.
+    pub cid: Option<u32>,
+    /// Its counters.
+    pub counters: [u64; ivc_stats::Counter::ALL.len()],
+}
+
+impl SocketsView<'_> {
+    /// A counter.
+    pub fn get(&self, counter: ivc_stats::Counter) -> u64 {
+        self.counters.get(counter as usize).copied().unwrap_or(0)
+    }
+}
+
 /// A protection domain at one moment.
 #[derive(Clone, Debug)]
 pub struct PdView {
@@ -87,6 +106,8 @@ pub trait System {
     fn counters(&self, n: usize) -> [u64; Counter::ALL.len()];
     /// Disk `number` of cell `n`; `None` behind the last one.
     fn disk(&self, n: usize, number: usize) -> Option<DiskView<'_>>;
+    /// What cell `n` has to do with `ivc`; `None` behind the last one, and without an `ivc`.
+    fn sockets(&self, n: usize) -> Option<SocketsView<'_>>;
     /// Counts of the latencies' clock in a second.
     fn frequency(&self) -> u64;
     /// Reads the log from the position `from` on, or from the oldest byte that is kept: where it was read from, and how many

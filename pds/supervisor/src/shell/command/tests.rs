@@ -5,7 +5,7 @@ use crate::manage::mail::Mail;
 use crate::manage::{self, Service};
 use crate::restarts::{State, Why};
 use crate::shell::text::TITLE;
-use crate::shell::view::{CellView, DiskView};
+use crate::shell::view::{CellView, DiskView, SocketsView};
 use partita_config::Partition;
 use partita_protocol::MAX_DISKS;
 use partita_protocol::stats::Counter;
@@ -96,6 +96,15 @@ impl System for Fake {
             errors: 1,
             in_flight: 2,
             latency: core::array::from_fn(|n| 10 * n as u64),
+        })
+    }
+
+    fn sockets(&self, n: usize) -> Option<SocketsView<'_>> {
+        let cid = (n != 1 || self.cells > 2).then_some(3 + n as u32);
+        Some(SocketsView {
+            cell: self.cell(n)?.name,
+            cid,
+            counters: core::array::from_fn(|k| 1000 * k as u64),
         })
     }
 
@@ -226,6 +235,16 @@ exits            17
   notify          7
 "
     );
+    assert_eq!(
+        run(&mut system, "sockets"),
+        "\
+cell     cid  open  made  refused  reset  sent  received  violations
+debian1    3  1000     0     2000   3000  3.9K      4.8K        6000
+"
+    );
+    system.cells = 0;
+    assert_eq!(run(&mut system, "sockets"), "no cell has a cid, so none has sockets\n");
+    system.cells = 2;
     system.disks = 0;
     assert_eq!(run(&mut system, "disks"), "no cell has a disk\n");
     assert_eq!(run(&mut system, "links"), "no links: this version has no inter-VM communication\n");
@@ -347,7 +366,7 @@ fn protection_domains_are_listed_restarted_and_killed() {
     assert_eq!(system.restarted, [4, 0]);
     assert_eq!(run(&mut system, "restart debian1"), "debian1: restarts\n");
     assert_eq!(system.orders, [(0, Order::Restart)]);
-    assert_eq!(run(&mut system, "services all"), "services is for the shell: services \n");
+    assert_eq!(run(&mut system, "services all"), "services stands alone; nothing can follow it\n");
     assert!(run(&mut system, "restart blk").contains("there is no cell blk"));
     assert_eq!(run(&mut system, "kill blk_disk0"), "blk_disk0: killed 1 times, every 1000 ms\n");
     run(&mut system, "kill blk_disk0 500");
