@@ -6,7 +6,7 @@
 
 use heapless::{Deque, Vec};
 use partita_protocol::ivc_stats::Counter;
-use partita_protocol::manage::{REQUEST_MAX, port};
+use partita_protocol::manage::{REQUEST_MAX, SESSIONS, port};
 use partita_virtio::memory::MemoryError;
 use partita_virtio::queue::Fault;
 use partita_virtio::vsock::{Header, kind, op, shutdown};
@@ -99,17 +99,21 @@ pub struct Streams {
     pub list: [Option<Stream>; STREAMS],
     /// Sessions so far.
     sessions: u32,
+    /// Streams that a cell may have.
     per_cell: usize,
+    /// Of these, sessions with the supervisor.
+    lines_per_cell: usize,
 }
 
 impl Streams {
     pub const fn new() -> Self {
-        Self { list: [const { None }; STREAMS], sessions: 0, per_cell: PER_CELL }
+        Self { list: [const { None }; STREAMS], sessions: 0, per_cell: PER_CELL, lines_per_cell: SESSIONS }
     }
 
     /// Divides them among this many cells.
     pub fn share(&mut self, cells: usize) {
         self.per_cell = PER_CELL.min(STREAMS / cells.max(1));
+        self.lines_per_cell = (SESSIONS / cells.max(1)).max(1);
     }
 
     pub fn close(&mut self, stream: usize) {
@@ -123,7 +127,14 @@ impl Streams {
     }
 
     /// A place for one more stream of a cell.
-    fn place(&self, cell: usize) -> Option<usize> {
+    fn place(&self, cell: usize, service: Service) -> Option<usize> {
+        if service == Service::Lines {
+            let lines = || self.list.iter().flatten().filter(|stream| stream.service == Service::Lines);
+            let of_cell = lines().filter(|stream| stream.cell == cell).count();
+            if lines().count() >= SESSIONS || of_cell >= self.lines_per_cell {
+                return None;
+            }
+        }
         let of_cell = self.list.iter().flatten().filter(|stream| stream.cell == cell).count();
         if of_cell >= self.per_cell {
             return None;
@@ -180,7 +191,7 @@ impl<R: Report> Broker<R> {
         let Some(service) = Service::at(header.dst_port.get()) else {
             return self.refuse_request(from, header, Refusal::Nobody);
         };
-        let Some(place) = self.tables.streams.place(from) else {
+        let Some(place) = self.tables.streams.place(from, service) else {
             return self.refuse_request(from, header, Refusal::Limit);
         };
         let Some(index) = self.connect(from, HOST, header) else {

@@ -4,7 +4,7 @@
 //! answer. So an answer always fits, and a session that does not read holds up no other's (protocol::manage).
 
 use heapless::Vec;
-use partita_protocol::manage::{ANSWER_MAX, BROADCAST, REQUEST_MAX};
+use partita_protocol::manage::{ANSWER_MAX, REQUEST_MAX};
 
 use super::host::{STREAMS, Service, Stream};
 use super::{Broker, Report};
@@ -132,10 +132,9 @@ impl<R: Report> Broker<R> {
         let text = text.get(1..).unwrap_or_default();
         for number in 0..STREAMS {
             let Some(stream) = self.tables.streams.get(number) else { continue };
-            if stream.service != Service::Lines || (stream.session != session && session != BROADCAST) {
+            if stream.service != Service::Lines || stream.session != session {
                 continue;
             }
-            let push = push || session == BROADCAST;
             // What nobody asked for leaves room for the answer that is due. Without room it is dropped: messages have
             // numbers, so that the guest sees the gap.
             let kept = if push && stream.asked { ANSWER_MAX + 1 } else { 0 };
