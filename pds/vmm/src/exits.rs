@@ -58,6 +58,8 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
                 {
                     if u32::from(intid) == vtimer::INTID {
                         self.timer_done(vcpu);
+                    } else if let Some(channel) = self.lines.ended(&mut self.gic, intid) {
+                        self.machine.ack_irq(channel);
                     }
                     self.deliver();
                 }
@@ -108,7 +110,7 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
             }
             Trap::Wfe => {
                 self.stats.count(Counter::Wfe);
-                self.skip(vcpu, esr);
+                self.wait_for_event(vcpu, esr);
             }
             Trap::Smc => {
                 self.stats.count(Counter::Smc);
@@ -143,6 +145,22 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
         } else {
             self.skip(vcpu, esr);
         }
+    }
+
+    /// WFE. What waits like this is a spin lock, for a vCPU that does not run while this one does: so the siblings go
+    /// first. What ends the wait is a store of theirs, which the VMM does not see; it tries again with the next event, and
+    /// in a millisecond at the latest.
+    fn wait_for_event(&mut self, vcpu: usize, esr: u32) {
+        if !self.has_running_sibling(vcpu) {
+            self.release();
+            return self.skip(vcpu, esr);
+        }
+        let mut pc = [0];
+        self.read_registers(vcpu, &mut pc);
+        let after = pc[0].wrapping_add(fault::instruction_length(esr));
+        self.machine.set_registers(vcpu, &[after], false);
+        self.set_vcpu(vcpu, Vcpu::Yielded);
+        self.arm_soon();
     }
 
     fn secure_call(&mut self, vcpu: usize) {
@@ -249,6 +267,8 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
                     // A refused access is lost, as on a bus that ignores it.
                     let _ = self.gic.write(vcpu, offset, access.width, value);
                     self.check_timer(vcpu);
+                    let gone = self.lines.recheck(&mut self.gic);
+                    self.acknowledge(gone);
                     self.deliver();
                     self.resume_with(vcpu, &[pc.wrapping_add(INSTRUCTION)]);
                 } else {

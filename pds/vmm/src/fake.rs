@@ -9,6 +9,7 @@ use std::vec::Vec;
 
 use heapless::Vec as Slots;
 use partita_guest::gic::Injection;
+use partita_guest::lines::Lines;
 use partita_guest::registers;
 use partita_protocol::MAX_VCPUS;
 use partita_protocol::alive::Alive;
@@ -55,6 +56,8 @@ pub struct State {
     pub injected: Vec<Injection>,
     /// Times the timer was acknowledged.
     pub acks: usize,
+    /// Interrupts of devices that were acknowledged.
+    pub irq_acks: Vec<usize>,
     /// CNTPCT.
     pub now: u64,
     /// Channels that were signalled.
@@ -80,6 +83,7 @@ impl Default for State {
             fields: Vec::new(),
             injected: Vec::new(),
             acks: 0,
+            irq_acks: Vec::new(),
             now: 0,
             signals: Vec::new(),
             calls: Vec::new(),
@@ -143,6 +147,9 @@ impl Machine for FakeMachine {
     }
     fn ack_timer(&mut self, _: usize) {
         self.0.borrow_mut().acks += 1;
+    }
+    fn ack_irq(&mut self, channel: usize) {
+        self.0.borrow_mut().irq_acks.push(channel);
     }
     fn counter(&self) -> u64 {
         self.0.borrow().now
@@ -327,6 +334,8 @@ impl Guest {
         let mut devices = Slots::new();
         let disk = Backend { id: device_id::BLK, channel: 0, device: 0, status: backend };
         let _ = devices.push(Slot::Waiting(pages[0], disk));
+        let mut lines = Lines::new();
+        assert!(lines.add(channel::VMM_PASSTHROUGH as u8, 80, false));
         let vmm = Vmm::new(Parts {
             alive,
             machine: machine.clone(),
@@ -336,6 +345,7 @@ impl Guest {
             vcpus,
             devices,
             terminal: Terminal::new(attach(console[0]), Some((1, Port::new(pages[1])))),
+            lines,
             links: Some(link),
             timer: TimerLink { request, state: timer },
             stats,

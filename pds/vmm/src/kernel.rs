@@ -61,6 +61,10 @@ impl Machine for Kernel {
         Vcpu::new(vcpu).ack_vppi_by_send(vtimer::INTID.into());
     }
 
+    fn ack_irq(&mut self, channel: usize) {
+        event::irq_ack_by_send(channel);
+    }
+
     fn counter(&self) -> u64 {
         sel4_vm::cntpct()
     }

@@ -38,6 +38,8 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
             }
         };
         self.gic.reset();
+        let all = self.lines.restart(&mut self.gic);
+        self.acknowledge(all);
         self.terminal.reset();
         self.uart_line = false;
         self.cpus = Cpus::new(self.vcpus.len());

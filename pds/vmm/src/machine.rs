@@ -44,6 +44,8 @@ pub trait Machine {
     fn inject(&mut self, vcpu: usize, injection: Injection);
     /// Lets the virtual timer's interrupt come again.
     fn ack_timer(&mut self, vcpu: usize);
+    /// Lets the interrupt of a passed-through device come again.
+    fn ack_irq(&mut self, channel: usize);
     /// CNTPCT.
     fn counter(&self) -> u64;
     /// Counts per second.

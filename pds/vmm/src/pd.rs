@@ -4,7 +4,8 @@ use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
 use heapless::Vec;
-use partita_config::{Boot, Cell, Config, Device};
+use partita_config::{Boot, Cell, Config, Device, Trigger};
+use partita_guest::lines::Lines;
 use partita_pd_vmm::links::{Description, Links};
 use partita_pd_vmm::load::Images;
 use partita_pd_vmm::machine::Machine;
@@ -100,6 +101,7 @@ fn init() -> Pd {
         vcpus: cell.vcpus.into(),
         devices: devices(&config, cell),
         terminal: Terminal::new(ring, console(cell)),
+        lines: lines(cell),
         links: links(&config, cell),
         timer: TimerLink { request, state },
         cell: cell_link,
@@ -108,6 +110,16 @@ fn init() -> Pd {
         // SAFETY: likewise for the page with our signs of life.
         alive: unsafe { page(vaddr::HEALTH) },
     }))
+}
+
+/// The interrupts of passed-through devices, which the system description numbers in this order.
+fn lines(cell: &Cell<'_>) -> Lines {
+    let mut lines = Lines::new();
+    for (channel, line) in (channel::VMM_PASSTHROUGH as u8..).zip(cell.lines()) {
+        // There is room for all that a cell can have.
+        let _ = lines.add(channel, line.guest_irq as u16, line.trigger == Trigger::Edge);
+    }
+    lines
 }
 
 /// The cell's devices with their backends, in the order of their register pages.

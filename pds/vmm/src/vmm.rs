@@ -6,7 +6,9 @@
 //! [`Next`] names them; a notification to a peer joins the receive where it can.
 
 use heapless::Vec;
+use partita_guest::fault::{self, Trap};
 use partita_guest::gic::Vgic;
+use partita_guest::lines::{Lines, Outcome};
 use partita_guest::psci::Cpus;
 use partita_guest::vtimer::{self, Alarm};
 use partita_protocol::alive::Alive;
@@ -53,6 +55,8 @@ pub enum Vcpu {
     Running,
     /// In WFI.
     Asleep,
+    /// In WFE, behind which it goes on with the next event: see [`Vmm::release`].
+    Yielded,
     /// Stopped at the instruction at this address until the device with this number is reset.
     Held(u64, usize),
 }
@@ -130,6 +134,8 @@ pub struct Vmm<'a, M, P> {
     pub(crate) fresh: bool,
     /// vCPUs that have run since boot: their CPU interface may hold something.
     pub(crate) used: [bool; MAX_VCPUS],
+    /// Interrupts of passed-through devices.
+    pub(crate) lines: Lines,
     timer: TimerLink<'a>,
     alarm: Alarm,
     /// The kernel has reported the virtual timer and waits for its acknowledgement.
@@ -159,6 +165,8 @@ pub struct Parts<'a, M, P> {
     pub devices: Vec<Slot<'a, P>, MAX_DEVICES>,
     /// Its terminal.
     pub terminal: Terminal<'a, P>,
+    /// Interrupts of its passed-through devices.
+    pub lines: Lines,
     /// Its shared-memory links.
     pub links: Option<Links<'a>>,
     /// Link to the timer PD.
@@ -203,6 +211,7 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
             published: if again { [u32::MAX; 4] } else { [0; 4] },
             fresh: !again,
             used: [again; MAX_VCPUS],
+            lines: parts.lines,
             timer: parts.timer,
             alarm: Alarm::new(),
             timer_owed: [false; MAX_VCPUS],
@@ -238,6 +247,9 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
     /// A vCPU faulted: the fault's label and first message registers.
     pub fn fault(&mut self, vcpu: usize, label: u64, words: [u64; 4]) -> Next {
         self.replying = Some(vcpu);
+        if !is_wait_for_event(label, words) {
+            self.release();
+        }
         match self.phase {
             // A paused vCPU's fault is dealt with as any other, so that no event is lost; it just does not go on.
             Phase::Running | Phase::Paused if self.is(vcpu, Vcpu::Running) => self.exit(vcpu, label, words),
@@ -252,6 +264,7 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
     /// Peers have notified: one bit per channel.
     pub fn notified(&mut self, channels: u64) -> Next {
         self.stats.count(Counter::Notifications);
+        self.release();
         let from = |channel: usize| channels & (1 << channel) != 0;
         if from(channel::TIMER) {
             let due = self.links.as_mut().and_then(|links| links.due(self.machine.counter()));
@@ -276,6 +289,7 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         if from(channel::CONSOLE) && self.phase == Phase::Running {
             self.use_terminal(|_| ());
         }
+        self.interrupts(channels & PASSTHROUGH);
         if from(channel::PING) {
             self.alive.beat();
         }
@@ -285,8 +299,34 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         self.next()
     }
 
+    /// Interrupts of passed-through devices.
+    fn interrupts(&mut self, mut channels: u64) {
+        let running = matches!(self.phase, Phase::Running | Phase::Paused);
+        while channels != 0 {
+            let channel = channels.trailing_zeros() as usize;
+            channels &= channels - 1;
+            match self.lines.arrived(&mut self.gic, channel, running) {
+                Outcome::Handled => self.deliver(),
+                Outcome::Failed => {} // it waits for the next start
+                // Only a system description that is not the host tool's has it.
+                Outcome::NotMine => self.complain(format_args!("interrupt of channel {channel} is nobody's")),
+            }
+        }
+    }
+
+    /// Lets interrupts of passed-through devices come again.
+    pub(crate) fn acknowledge(&mut self, mut channels: u64) {
+        while channels != 0 {
+            self.machine.ack_irq(channels.trailing_zeros() as usize);
+            channels &= channels - 1;
+        }
+    }
+
     /// Decides how to wait.
     fn next(&mut self) -> Next {
+        if !self.vcpus.contains(&Vcpu::Running) {
+            self.release(); // nobody is left who could wake them
+        }
         if core::mem::take(&mut self.talked) && self.terminal.owes_notification() {
             self.defer_notify(channel::CONSOLE);
         }
@@ -367,6 +407,21 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         }
     }
 
+    /// Lets the vCPUs go on that gave way to their siblings in WFE: with any event but a sibling's WFE, since that says
+    /// that a sibling that holds a lock has got somewhere, or that time has passed.
+    pub(crate) fn release(&mut self) {
+        for vcpu in 0..self.vcpus.len() {
+            if self.is(vcpu, Vcpu::Yielded) {
+                self.wake(vcpu);
+            }
+        }
+    }
+
+    /// Whether there is another vCPU that runs.
+    pub(crate) fn has_running_sibling(&self, vcpu: usize) -> bool {
+        self.vcpus.iter().enumerate().any(|(other, state)| other != vcpu && *state == Vcpu::Running)
+    }
+
     /// Injects what can be injected, and wakes whom it concerns.
     pub(crate) fn deliver(&mut self) {
         for vcpu in 0..self.vcpus.len() {
@@ -420,6 +475,12 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
             self.machine.signal(channel::TIMER);
             self.stats.count(Counter::Alarms);
         }
+    }
+
+    /// Has the timer PD notify in a millisecond, or earlier.
+    pub(crate) fn arm_soon(&mut self) {
+        let deadline = self.machine.counter().saturating_add(self.machine.frequency() / 1000);
+        self.arm(deadline, self.timer.state.fired.load(Ordering::Acquire));
     }
 
     /// Passes the guest's doorbells on to `ivc`, now or when the timer says so.
@@ -554,6 +615,14 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         }
     }
 }
+
+/// Whether a fault is a WFE.
+fn is_wait_for_event(label: u64, words: [u64; 4]) -> bool {
+    label == crate::exits::label::VCPU_FAULT && fault::trap(words[0] as u32) == Trap::Wfe
+}
+
+/// Channels of the interrupts of passed-through devices.
+const PASSTHROUGH: u64 = (1 << channel::CONSOLE) - (1 << channel::VMM_PASSTHROUGH);
 
 /// INTID of a virtio device.
 pub(crate) const fn interrupt_of(device: usize) -> u16 {

@@ -4,7 +4,7 @@
 //! stacks.
 
 use heapless::Vec;
-use partita_protocol::layout::guest;
+use partita_protocol::layout::{self, guest};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::{Address, Size};
@@ -13,6 +13,10 @@ use crate::{Address, Size};
 pub const MAX_PASSTHROUGH: usize = 4;
 /// Interrupts of a device.
 pub const MAX_PASSTHROUGH_IRQS: usize = 4;
+
+const _: () = assert!(
+    layout::channel::VMM_PASSTHROUGH + MAX_PASSTHROUGH * MAX_PASSTHROUGH_IRQS <= layout::channel::CONSOLE
+);
 
 /// A passed-through device.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]

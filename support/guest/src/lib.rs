@@ -8,6 +8,7 @@ pub mod boot;
 pub mod exception;
 pub mod fault;
 pub mod gic;
+pub mod lines;
 pub mod pl011;
 pub mod psci;
 pub mod registers;

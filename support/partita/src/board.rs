@@ -37,6 +37,8 @@ pub struct Board {
     pub timer: Irq,
     /// `compatible` of the guest's CPUs.
     pub cpu: &'static str,
+    /// What of the board is the kernel's, and RAM, which a device cannot be: first, and first behind.
+    pub not_devices: &'static [(&'static str, u64, u64)],
     /// Bytes of RAM that Microkit can give to PDs and guests, what it and the image use included.
     pub ram: u64,
     /// Where loader.img is loaded.
@@ -50,6 +52,10 @@ const QEMU_VIRT: Board = Board {
     uart: DeviceAt { paddr: 0x0900_0000, size: 0x1000, irq: Irq { number: 33, edge: false } },
     timer: Irq { number: 30, edge: false },
     cpu: "arm,cortex-a53",
+    not_devices: &[
+        ("the interrupt controller, which is the kernel's", 0x0800_0000, 0x0805_0000),
+        ("RAM", 0x4000_0000, 1 << 40),
+    ],
     ram: 0x6000_0000,
     load: 0x7000_0000,
 };

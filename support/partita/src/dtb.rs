@@ -4,7 +4,7 @@
 //! seL4 takes HVC for a system call. The GIC's second region is the physical GICV page. Only the virtual timer is the
 //! guest's own; the entries of the others are there because the binding wants them.
 
-use partita_config::{Cell, Config};
+use partita_config::{Cell, Config, Passthrough, Trigger};
 use partita_protocol::layout::guest;
 use vm_fdt::FdtWriter;
 
@@ -16,10 +16,12 @@ use crate::{
 
 const GIC_PHANDLE: u32 = 1;
 const CLOCK_PHANDLE: u32 = 2;
+/// First of those of the clocks of passed-through devices.
+const PASSTHROUGH_PHANDLE: u32 = 0x100;
 const SPI: u32 = 0;
 const PPI: u32 = 1;
-const EDGE_RISING: u32 = 1;
 const LEVEL_HIGH: u32 = 4;
+const EDGE_RISING: u32 = 1;
 /// First INTID of the shared interrupts, which the binding counts from 0.
 const FIRST_SPI: u32 = 32;
 const PL011_CLOCK: u32 = 24_000_000;
@@ -109,6 +111,9 @@ fn build(
         fdt.property_null("dma-coherent")?;
         fdt.end_node(node)?;
     }
+    for (device, phandle) in cell.passthrough.iter().zip(PASSTHROUGH_PHANDLE..) {
+        passed_through(&mut fdt, cell, device, phandle)?;
+    }
     if links != 0 {
         // hvisor's binding: entry i is the doorbell of channel i; the rest is asked for by hypercall.
         let interrupt = |link| [SPI, guest::LINK_IRQ + link - FIRST_SPI, EDGE_RISING];
@@ -124,6 +129,53 @@ fn build(
     fdt.end_node(node)?;
     fdt.end_node(root)?;
     fdt.finish()
+}
+
+/// A device that the guest has whole. Its clocks are fixed ones, in a node of their own.
+fn passed_through(
+    fdt: &mut FdtWriter,
+    cell: &Cell<'_>,
+    device: &Passthrough<'_>,
+    phandle: u32,
+) -> std::result::Result<(), vm_fdt::Error> {
+    let Some(tree) = device.device_tree.get() else { return Ok(()) };
+    let address = device.guest_address.unwrap_or(device.address).0;
+    if !tree.clocks.is_empty() {
+        let node = fdt.begin_node(&format!("{}-clock", device.name))?;
+        fdt.property_string("compatible", "fixed-clock")?;
+        fdt.property_u32("#clock-cells", 0)?;
+        fdt.property_u32("clock-frequency", tree.clock_hz)?;
+        fdt.property_phandle(phandle)?;
+        fdt.end_node(node)?;
+    }
+    let strings = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let node = fdt.begin_node(&format!("{}@{address:x}", device.name))?;
+    fdt.property_string_list("compatible", strings(&tree.compatible))?;
+    fdt.property_array_u64("reg", &[address, device.size.0])?;
+    let interrupts: Vec<u32> = device
+        .irqs
+        .iter()
+        .filter_map(|irq| cell.lines().find(|line| line.irq == irq.irq))
+        .flat_map(|line| {
+            let trigger = if line.trigger == Trigger::Edge { EDGE_RISING } else { LEVEL_HIGH };
+            [SPI, line.guest_irq - FIRST_SPI, trigger]
+        })
+        .collect();
+    if !interrupts.is_empty() {
+        fdt.property_array_u32("interrupts", &interrupts)?;
+    }
+    if !tree.clocks.is_empty() {
+        fdt.property_array_u32("clocks", &vec![phandle; tree.clocks.len()])?;
+        fdt.property_string_list("clock-names", strings(&tree.clocks))?;
+    }
+    for property in &tree.properties {
+        match (property.cell, property.text) {
+            (Some(cell), _) => fdt.property_u32(property.name, cell)?,
+            (None, Some(text)) => fdt.property_string(property.name, text)?,
+            (None, None) => fdt.property_null(property.name)?,
+        }
+    }
+    fdt.end_node(node)
 }
 
 fn cpus(fdt: &mut FdtWriter, cell: &Cell<'_>, board: &Board) -> std::result::Result<(), vm_fdt::Error> {
@@ -232,6 +284,34 @@ mod tests {
             assert!(node.property("dma-coherent").is_some());
         }
         assert!(fdt.find_node("/chosen").unwrap().property("linux,initrd-start").is_none());
+    }
+
+    #[test]
+    fn a_passed_through_device_is_what_its_driver_looks_for() {
+        let text = TEXT.replace(
+            r#""vcpus": 3,"#,
+            r#""vcpus": 3, "passthrough": [
+                { "name": "hidden", "address": "0x9050000", "irqs": [{ "irq": 41 }] },
+                { "name": "serial", "address": "0x9040000", "guest_address": "0xc000000",
+                  "irqs": [{ "irq": 40, "trigger": "edge" }, { "irq": 50, "guest_irq": 200 }],
+                  "device_tree": { "compatible": ["arm,pl011", "arm,primecell"], "clocks": ["uartclk", "apb_pclk"],
+                    "clock_hz": 48000000, "properties": [{ "name": "x" }, { "name": "y", "cell": 7 },
+                    { "name": "z", "text": "word" }] } }],"#,
+        );
+        let blob = blob(&text, 0).unwrap();
+        let fdt = Fdt::new(&blob).unwrap();
+        assert!(!fdt.all_nodes().any(|node| node.name.contains("hidden")));
+        let path = "/serial@c000000";
+        let node = fdt.find_node(path).unwrap();
+        assert_eq!(node.compatible().unwrap().all().collect::<Vec<_>>(), ["arm,pl011", "arm,primecell"]);
+        assert_eq!(cells(&fdt, path, "reg"), [0, 0xc00_0000, 0, 0x1000]);
+        assert_eq!(cells(&fdt, path, "interrupts"), [0, 81 - 32, 1, 0, 200 - 32, 4]);
+        let clock = cells(&fdt, path, "clocks");
+        assert_eq!((clock.len(), clock[0]), (2, cells(&fdt, "/serial-clock", "phandle")[0]));
+        assert_eq!(cells(&fdt, "/serial-clock", "clock-frequency"), [48_000_000]);
+        assert_eq!(node.property("x").unwrap().value.len(), 0);
+        assert_eq!(cells(&fdt, path, "y"), [7]);
+        assert_eq!(node.property("z").unwrap().as_str(), Some("word"));
     }
 
     #[test]

@@ -242,6 +242,12 @@ impl Vgic {
                 .is_some_and(|bank| bank.enabled & (1 << (intid % BANK as u16)) != 0)
     }
 
+    /// True if the shared interrupt `intid` is pending, and not only in a list register.
+    pub fn is_pending(&self, intid: u16) -> bool {
+        self.bank(0, intid as usize / BANK)
+            .is_some_and(|bank| bank.pending() & (1 << (intid % BANK as u16)) != 0)
+    }
+
     /// True if `intid` is in a list register.
     pub fn is_busy(&self, vcpu: usize, intid: u16) -> bool {
         self.bank(vcpu, intid as usize / BANK)

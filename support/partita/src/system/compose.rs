@@ -9,7 +9,7 @@
 
 mod links;
 
-use partita_config::{Cell, Config, Controller, Pd as Who};
+use partita_config::{Cell, Config, Controller, Pd as Who, Trigger, passthrough::Line};
 use partita_protocol::{
     disk_stats,
     layout::{self, Service, channel, guest, priority, size, supervisor_ping, supervisor_vmm, vaddr},
@@ -17,7 +17,7 @@ use partita_protocol::{
 };
 
 use super::model::{Channel, End, Map, Pd, Region, System, VirtualMachine};
-use crate::board::{Board, DeviceAt};
+use crate::board::{Board, DeviceAt, Irq};
 
 /// Name of the region of the GIC's virtual CPU interface.
 const GICV: &str = "gicv";
@@ -300,6 +300,15 @@ impl Composer<'_> {
             guest_maps.push(Map { cached: false, ..map_at(&registers, guest::VIRTIO, "r") });
         }
         self.guest_links(cell, &mut maps, &mut guest_maps);
+        for device in &cell.passthrough {
+            let name = format!("passthrough.{}.{}", cell.name, device.name);
+            let paddr = Some(device.address.0);
+            let registers = self.region(Region { name, size: device.size.0, paddr, ..Region::default() });
+            let at = device.guest_address.unwrap_or(device.address).0;
+            guest_maps.push(Map { cached: false, ..map_at(&registers, at, "rw") });
+        }
+        let irq = |line: Line| Irq { number: line.irq, edge: line.trigger == Trigger::Edge };
+        let irqs = (channel::VMM_PASSTHROUGH..).zip(cell.lines().map(irq)).collect();
         let vm = VirtualMachine {
             name: format!("guest.{}", cell.name),
             priority: cell.priority,
@@ -315,6 +324,7 @@ impl Composer<'_> {
             stack: VMM_STACK,
             id: Some(supervisor_vmm(n)),
             maps,
+            irqs,
             vm: Some(vm),
             ..Pd::default()
         }

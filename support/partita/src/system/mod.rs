@@ -4,6 +4,7 @@
 //! a system (who may touch what) is decided in [`compose`] alone, with the numbers of [`partita_protocol::layout`].
 
 pub mod compose;
+mod devices;
 pub mod model;
 pub mod xml;
 
@@ -31,6 +32,7 @@ pub fn generate(config: &Config<'_>, board: &Board) -> Result<String> {
             Size(most)
         );
     }
+    devices::check(config, board)?;
     let system = compose::compose(config, board);
     system.check_limits()?;
     Ok(xml::write(&system))
