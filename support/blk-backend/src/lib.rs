@@ -15,6 +15,7 @@ mod control;
 pub use control::REPLY_MRS;
 mod count;
 pub use count::Counting;
+mod fetch;
 pub mod inflight;
 mod limit;
 pub use limit::Rate;
@@ -50,7 +51,6 @@ pub const SEG_MAX: usize = 250;
 pub const MAX_FLIGHTS: usize = 63;
 /// Chains looked at in one [`Backend::run`].
 pub const BUDGET: usize = 128;
-
 /// What somebody should know about. Called at most once for each thing that happens; the PD limits the rate.
 pub trait Report {
     /// The guest of cell `client` broke a rule on its disk: it sees DEVICE_NEEDS_RESET.
@@ -200,6 +200,8 @@ pub struct Backend<D, R> {
     recovery: Recovery,
     counting: Option<Counting>,
     limits: Limits,
+    /// Count of its clock when what is being done began.
+    now: u64,
 }
 
 impl<D: BlockDevice, R: Report> Backend<D, R> {
@@ -225,6 +227,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             recovery: Recovery::default(),
             counting: None,
             limits: Limits::none(),
+            now: 0,
         }
     }
 

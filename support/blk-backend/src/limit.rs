@@ -93,6 +93,12 @@ impl Limits {
         self.any = self.disks.iter().flatten().any(Option::is_some);
     }
 
+    /// Whether some disk has a limit.
+    #[inline]
+    pub const fn any(&self) -> bool {
+        self.any
+    }
+
     /// Whether the disk may begin nothing now; it is held then.
     #[inline]
     pub fn holds(&mut self, client: usize, disk: usize) -> bool {
