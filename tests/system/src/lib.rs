@@ -6,3 +6,4 @@ pub mod fixture;
 pub mod qmp;
 pub mod soak;
 pub mod specification;
+pub mod terminal;
