@@ -10,7 +10,6 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use partita_blk_backend::{REPLY_MRS, TICKS, Tables};
-use partita_config::Config;
 use partita_protocol::MAX_CELLS;
 use partita_protocol::backend::Status;
 use partita_protocol::layout::{channel, vaddr};
@@ -54,7 +53,6 @@ impl<T> Static<T> {
 }
 
 static LOGGER: Static<Option<Logger<'static>>> = Static::new(None);
-static CONFIG: Static<Option<Config<'static>>> = Static::new(None);
 static TABLES: Static<Tables> = Static::new(Tables::new());
 static BACKEND: Static<Option<BlkBackend>> = Static::new(None);
 
@@ -117,7 +115,7 @@ fn init() -> impl Handler {
     let logger = LOGGER.take().map(|place| &*place.insert(logger));
     let started = logger.and_then(|logger| {
         let place = BACKEND.take()?;
-        let (backend, timeout_ms) = setup::start(logger, CONFIG.take()?, TABLES.take()?, again)?;
+        let (backend, timeout_ms) = setup::start(logger, TABLES.take()?, again)?;
         Some((place.insert(backend), timeout_ms))
     });
     let (backend, timeout_ms) =

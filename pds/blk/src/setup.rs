@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 
 use partita_blk_backend::inflight::InflightPage;
 use partita_blk_backend::{Backend, Counting, DiskConfig, Tables};
-use partita_config::{Cell, Config, Disk, Partition};
+use partita_config::{Cell, Config, Disk, Partition, Store};
 use partita_protocol::MAX_CELLS;
 use partita_protocol::alive::Alive;
 use partita_protocol::backend::BackendStatus;
@@ -88,17 +88,18 @@ fn dma() -> Option<(GuestRam, GuestRam)> {
     Some((all.part(paddr, cut)?, all.part(paddr + cut, SCRATCH)?))
 }
 
-/// Reads the configuration into `place`; `None` if the region is not there or is not what the host tool puts there.
+static CONFIG: Store = Store::new();
+
+/// Reads the configuration; `None` if the region is not there or is not what the host tool puts there.
 #[inline(never)]
-fn read_config(place: &'static mut Option<Config<'static>>) -> Option<&'static Config<'static>> {
+fn read_config() -> Option<&'static Config<'static>> {
     let bytes = *var!(config_size: usize = 0);
     if bytes == 0 {
         return None;
     }
     // SAFETY: the symbol is set together with the map, which is read-only in every PD, so nobody writes it.
     let text = unsafe { core::slice::from_raw_parts(at(vaddr::CONFIG).as_ptr(), bytes) };
-    *place = partita_config::parse(text).ok();
-    place.as_ref()
+    CONFIG.parse(text)
 }
 
 /// Finds a disk's window. Apart, because its buffers are large and not needed later.
@@ -130,11 +131,10 @@ fn device(slot: usize, memory: GuestRam, logger: &Logger<'_>) -> Option<Device> 
 #[inline(never)]
 pub fn start(
     logger: &'static Logger<'static>,
-    config: &'static mut Option<Config<'static>>,
     tables: &'static mut Tables,
     again: bool,
 ) -> Option<(BlkBackend, u32)> {
-    let Some(config) = read_config(config) else {
+    let Some(config) = read_config() else {
         log_line!(logger, "no readable configuration");
         return None;
     };

@@ -3,7 +3,6 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use partita_config::Config;
 use partita_ivc::links::Links;
 use partita_ivc::vsock::{Broker, REPLY_MRS, Tables};
 use partita_protocol::MAX_CELLS;
@@ -48,7 +47,6 @@ impl<T> Static<T> {
 }
 
 static LOGGER: Static<Option<Logger<'static>>> = Static::new(None);
-static CONFIG: Static<Option<Config<'static>>> = Static::new(None);
 static TABLES: Static<Tables> = Static::new(Tables::new());
 static BROKER: Static<Option<Broker<LogReport>>> = Static::new(None);
 
@@ -70,7 +68,7 @@ fn init() -> impl Handler {
     let logger = LOGGER.take().map(|place| &*place.insert(logger));
     let parts = logger.and_then(|logger| {
         let place = BROKER.take()?;
-        let (broker, links) = setup::start(logger, CONFIG.take()?, TABLES.take()?)?;
+        let (broker, links) = setup::start(logger, TABLES.take()?)?;
         Some((place.insert(broker), links))
     });
     let (broker, links) = parts.map_or((None, None), |(broker, links)| (Some(broker), links));

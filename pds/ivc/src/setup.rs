@@ -3,7 +3,7 @@
 use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
-use partita_config::Config;
+use partita_config::{Config, Store};
 use partita_ivc::links::Links;
 use partita_ivc::vsock::inflight::InflightPages;
 use partita_ivc::vsock::{Broker, Rules, Tables};
@@ -54,17 +54,18 @@ fn guest_rams() -> [usize; MAX_CELLS] {
     ]
 }
 
-/// Reads the configuration into `place`; `None` if the region is not there or is not what the host tool puts there.
+static CONFIG: Store = Store::new();
+
+/// Reads the configuration; `None` if the region is not there or is not what the host tool puts there.
 #[inline(never)]
-fn read_config(place: &'static mut Option<Config<'static>>) -> Option<&'static Config<'static>> {
+fn read_config() -> Option<&'static Config<'static>> {
     let bytes = *var!(config_size: usize = 0);
     if bytes == 0 {
         return None;
     }
     // SAFETY: the symbol is set together with the map, which is read-only in every PD, so nobody writes it.
     let text = unsafe { core::slice::from_raw_parts(at(vaddr::CONFIG).as_ptr(), bytes) };
-    *place = partita_config::parse(text).ok();
-    place.as_ref()
+    CONFIG.parse(text)
 }
 
 /// What this PD writes for timer.
@@ -77,10 +78,9 @@ pub fn timer_request() -> &'static TimerRequest {
 #[inline(never)]
 pub fn start(
     logger: &'static Logger<'static>,
-    config: &'static mut Option<Config<'static>>,
     tables: &'static mut Tables,
 ) -> Option<(Broker<LogReport>, Option<Links<'static>>)> {
-    let Some(config) = read_config(config) else {
+    let Some(config) = read_config() else {
         log_line!(logger, "no readable configuration");
         return None;
     };

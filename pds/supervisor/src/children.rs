@@ -170,9 +170,9 @@ impl Machine {
     fn in_flight(&self, who: Pd) -> u64 {
         let Pd::Service(Service::Blk(controller)) = who else { return 0 };
         (0..self.config.cells.len())
-            .filter_map(|n| CellPages::new(&self.config, n))
+            .filter_map(|n| CellPages::new(self.config, n))
             .flat_map(|pages| (0..MAX_DISKS).map(move |disk| (pages, disk)))
-            .filter_map(|(pages, disk)| pages.disk(&self.config, controller.into(), disk))
+            .filter_map(|(pages, disk)| pages.disk(self.config, controller.into(), disk))
             .map(|counters| counters.in_flight.load(core::sync::atomic::Ordering::Relaxed))
             .sum()
     }

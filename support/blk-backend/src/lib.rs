@@ -15,6 +15,7 @@ mod control;
 pub use control::REPLY_MRS;
 mod count;
 pub use count::Counting;
+mod fetch;
 pub mod inflight;
 mod offer;
 mod recover;
@@ -47,7 +48,6 @@ pub const SEG_MAX: usize = 250;
 pub const MAX_FLIGHTS: usize = 63;
 /// Chains looked at in one [`Backend::run`].
 pub const BUDGET: usize = 128;
-
 /// What somebody should know about. Called at most once for each thing that happens; the PD limits the rate.
 pub trait Report {
     /// The guest of cell `client` broke a rule on its disk: it sees DEVICE_NEEDS_RESET.
@@ -194,6 +194,8 @@ pub struct Backend<D, R> {
     share: u16,
     recovery: Recovery,
     counting: Option<Counting>,
+    /// Count of its clock when what is being done began.
+    now: u64,
 }
 
 impl<D: BlockDevice, R: Report> Backend<D, R> {
@@ -218,6 +220,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             share: depth,
             recovery: Recovery::default(),
             counting: None,
+            now: 0,
         }
     }
 

@@ -4,3 +4,4 @@ pub mod check;
 pub mod disk;
 pub mod fixture;
 pub mod qmp;
+pub mod specification;
