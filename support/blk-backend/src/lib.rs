@@ -131,6 +131,11 @@ impl Client {
     fn counters(&self, disk: usize) -> Option<&'static DeviceStatus> {
         self.status.devices.get(disk)
     }
+
+    /// Its guest was told, perhaps by an earlier life, that it needs a reset.
+    fn is_broken(&self, disk: usize) -> bool {
+        self.counters(disk).is_some_and(|counters| counters.needs_reset.load(Ordering::Acquire) != 0)
+    }
 }
 
 /// A request that is with the device.

@@ -133,7 +133,7 @@ pub const CONFIG: &[Key] = &[
         "links",
         Kind::List { min: 0, max: MAX_LINKS, keys: LINK },
         Some("[]"),
-        "Memory that cells share, with doorbells; guests see it as hvisor's (docs/ivc.md).",
+        "Memory that cells share, with doorbells; guests see it as hvisor's (docs/links.md).",
     ),
     key(
         "sockets",
