@@ -184,7 +184,11 @@ pub fn start(
                 }
             };
             let read_only = disk.read_only;
-            match backend.add_disk(n, i, DiskConfig { window, read_only, serial: serial(cell, i, disk), rate: rate(disk) }) {
+            match backend.add_disk(
+                n,
+                i,
+                DiskConfig { window, read_only, serial: serial(cell, i, disk), rate: rate(disk) },
+            ) {
                 Ok(()) if again => {}
                 Ok(()) => log_line!(
                     logger,

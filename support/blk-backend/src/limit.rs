@@ -107,7 +107,9 @@ impl Limits {
 
     #[cold]
     fn hold(&mut self, client: usize, disk: usize) -> bool {
-        let Some(Some(limit)) = self.disks.get(client).and_then(|disks| disks.get(disk)) else { return false };
+        let Some(Some(limit)) = self.disks.get(client).and_then(|disks| disks.get(disk)) else {
+            return false;
+        };
         let late = limit.next() > (self.clock)();
         if let Some(held) = self.held.get_mut(client).filter(|_| late) {
             *held |= 1 << disk;

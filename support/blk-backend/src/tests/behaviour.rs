@@ -404,7 +404,8 @@ fn a_limited_disk_waits_for_its_time_and_nobody_else_does() {
     }
     s.finish(&mut done);
     // They are told apart by what they read.
-    let of = |done: &[Got], guest: usize| done.iter().filter(|got| got.data.len() == 512 * (guest + 1)).count();
+    let of =
+        |done: &[Got], guest: usize| done.iter().filter(|got| got.data.len() == 512 * (guest + 1)).count();
     let at_once = of(&done, 0);
     assert!((1..=2).contains(&at_once), "{at_once}");
     assert_eq!(of(&done, 1), 10);
