@@ -65,19 +65,14 @@ fn after(before: [u64; VCPUS], now: [u64; VCPUS]) -> Vec<u64> {
 
 /// CPU_OFF, AFFINITY_INFO and CPU_ON, by Linux's hotplug.
 fn unplugged_and_back(session: &mut Session) -> Result {
-        session.shell_ok(
-            "for n in 3 1 2; do echo 0 > /sys/devices/system/cpu/cpu$n/online || exit 1; done",
-            SOON,
-        )?;
-        let online = session.shell_ok("cat /sys/devices/system/cpu/online", SOON)?;
-        if online != "0\n" {
-            fail!("three vCPUs were unplugged, online are {online}");
-        }
-        session.shell_ok(
-            "for n in 2 3 1; do echo 1 > /sys/devices/system/cpu/cpu$n/online || exit 1; done",
-            SOON,
-        )?;
+    session
+        .shell_ok("for n in 3 1 2; do echo 0 > /sys/devices/system/cpu/cpu$n/online || exit 1; done", SOON)?;
+    let online = session.shell_ok("cat /sys/devices/system/cpu/online", SOON)?;
+    if online != "0\n" {
+        fail!("three vCPUs were unplugged, online are {online}");
     }
+    session
+        .shell_ok("for n in 2 3 1; do echo 1 > /sys/devices/system/cpu/cpu$n/online || exit 1; done", SOON)?;
     let log = session.shell_ok("dmesg | grep -c 'psci: CPU. killed'", SOON)?;
     if log != "3\n" {
         fail!("AFFINITY_INFO did not say OFF three times: {log}");
@@ -103,7 +98,9 @@ fn four_vcpus_share_a_core_and_come_back() {
         )?;
         system.session.expect("[vmm_debian1] guest reset", SOON)?;
         system.shell()?;
-        let online = system.session.shell_ok("for n in 0 1 2 3; do taskset -c $n true || echo $n; done; nproc", SOON)?;
+        let online = system
+            .session
+            .shell_ok("for n in 0 1 2 3; do taskset -c $n true || echo $n; done; nproc", SOON)?;
         if online != "4\n" {
             fail!("after the reset not all vCPUs run: {online}");
         }
