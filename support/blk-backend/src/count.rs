@@ -1,7 +1,8 @@
 //! Counters of each disk, published for whoever maps the page (`partita_protocol::disk_stats`).
 //!
 //! Only this backend writes them, so a plain load and store will do, and a reader is never waited for. A request counts
-//! when it is answered; its latency is the time that it was with the device, its turn in the queue not included.
+//! when it is answered; its latency is the time that it was with the device, its turn in the queue not included. The clock
+//! is read once for all requests that are submitted, or found finished, in one go.
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
@@ -41,32 +42,48 @@ impl Counting {
         }
     }
 
-    /// A request of `bytes` is answered. `began` is when the device got it, if it did.
-    pub(crate) fn answered(
-        &self,
-        client: usize,
-        disk: usize,
-        parsed: &Parsed,
-        bytes: u64,
-        status: BlkStatus,
-        began: Option<u64>,
-    ) {
-        let Some(counters) = self.disk(client, disk) else { return };
-        let (requests, transferred) = match parsed.operation {
-            Ok(Operation::Read { .. }) => (&counters.reads, Some(&counters.read_bytes)),
-            Ok(Operation::Write { .. }) => (&counters.writes, Some(&counters.written_bytes)),
-            _ => (&counters.others, None),
-        };
-        add(requests, 1);
-        match (status, transferred) {
-            (BlkStatus::Ok, Some(transferred)) => add(transferred, bytes),
-            (BlkStatus::Ok, None) => {}
-            _ => add(&counters.errors, 1),
+    /// A request is answered that the device never got.
+    pub(crate) fn refused(&self, client: usize, disk: usize, parsed: &Parsed, status: BlkStatus) {
+        if let Some(counters) = self.disk(client, disk) {
+            count(counters, parsed, 0, status);
         }
-        if let Some(began) = began
-            && let Some(slot) = counters.latency.get(bucket((self.clock)().saturating_sub(began)))
-        {
+    }
+
+    /// A request is answered that was with the device; so many of the disk still are.
+    #[inline]
+    pub(crate) fn answered(&self, client: usize, disk: usize, parsed: &Parsed, done: &Done, in_flight: u16) {
+        let Some(counters) = self.disk(client, disk) else { return };
+        counters.in_flight.store(in_flight.into(), Ordering::Relaxed);
+        count(counters, parsed, done.bytes, done.status);
+        if let Some(slot) = counters.latency.get(bucket(done.now.saturating_sub(done.began))) {
             add(slot, 1);
         }
+    }
+}
+
+/// How a request ended that was with the device.
+pub(crate) struct Done {
+    /// Of its data.
+    pub bytes: u64,
+    /// What the guest is told.
+    pub status: BlkStatus,
+    /// When it was submitted.
+    pub began: u64,
+    /// When it was found finished.
+    pub now: u64,
+}
+
+#[inline]
+fn count(counters: &DiskCounters, parsed: &Parsed, bytes: u64, status: BlkStatus) {
+    let (requests, transferred) = match parsed.operation {
+        Ok(Operation::Read { .. }) => (&counters.reads, Some(&counters.read_bytes)),
+        Ok(Operation::Write { .. }) => (&counters.writes, Some(&counters.written_bytes)),
+        _ => (&counters.others, None),
+    };
+    add(requests, 1);
+    match (status, transferred) {
+        (BlkStatus::Ok, Some(transferred)) => add(transferred, bytes),
+        (BlkStatus::Ok, None) => {}
+        _ => add(&counters.errors, 1),
     }
 }

@@ -7,8 +7,9 @@ use partita_storage::device::{BlockDevice, Command, Completion, Health, Outcome,
 use partita_virtio::blk::{BlkStatus, ID_BYTES, Limits, Operation, Parsed, parse};
 use partita_virtio::queue::{Chain, Fault, Queue};
 
+use crate::count::Done;
 use crate::inflight::{Entry, Owner};
-use crate::{BUDGET, Backend, Client, Flight, MAX_FLIGHTS, Report, SEG_MAX, State, offer};
+use crate::{BUDGET, Backend, Flight, MAX_FLIGHTS, Report, SEG_MAX, State, Tables, offer};
 
 /// What became of a chain.
 enum Begun {
@@ -30,7 +31,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         }
     }
 
-    /// The device interrupted: collects what is finished. Ends with the device armed for the next interrupt.
+    /// The device interrupted: takes what is finished. [`Backend::run`] has to follow, which arms the device again.
     pub fn interrupt(&mut self) {
         self.device.acknowledge();
         self.collect();
@@ -39,57 +40,52 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         }
     }
 
-    /// Takes what is finished.
-    pub(crate) fn collect(&mut self) {
-        // Each round but the last takes at least one of the requests in flight, and none is added here.
-        for _ in 0..=MAX_FLIGHTS {
-            let mut finished = 0u64;
-            while let Some(completion) = self.device.complete() {
-                finished |= self.finish(completion);
-            }
-            self.publish(finished);
-            if !self.device.arm() {
-                break;
-            }
+    /// Takes what is finished. True if something was.
+    pub(crate) fn collect(&mut self) -> bool {
+        let mut finished = 0u64;
+        self.look_at_clock();
+        // Each takes one of the requests in flight, and none is added here.
+        while let Some(completion) = self.device.complete() {
+            finished |= self.finish(completion);
         }
+        self.publish(finished);
+        finished != 0
     }
 
-    /// Fetches chains, in turns, as far as the budget and the device's depth go; then tells the device, and counts what the
-    /// guests are owed. True if the budget is spent and there is more to do, with nothing in flight that would bring an
-    /// interrupt: the caller must see to it that it is called again.
+    /// Fetches chains, in turns, as far as the budget and the device's depth go, and tells the device; takes what is
+    /// finished already; counts what the guests are owed. Ends with the device armed if it has something to do. True if the
+    /// budget is spent and there is more to do, with nothing in flight that would bring an interrupt: the caller must see to
+    /// it that it is called again.
     #[must_use]
     pub fn run(&mut self) -> bool {
         let mut budget = BUDGET;
-        while budget > 0 && self.free != 0 {
-            let eligible = self.eligible();
-            let Some(client) = self.turns.next(eligible, self.ready) else { break };
-            budget -= 1;
-            self.serve(client);
+        loop {
+            let before = self.flying;
+            self.look_at_clock();
+            self.fetch(&mut budget);
+            self.device.kick();
+            // A fast device is done by now, and its interrupt was not asked for yet. If it is not, looking again costs more
+            // than it saves (docs/performance.md).
+            let collected = self.flying > before && self.device.has_finished() && self.collect();
+            // Each further round has taken at least one request in flight, and `budget` bounds how many are added.
+            if collected && self.ready != 0 && budget > 0 {
+                continue;
+            }
+            if self.flying == 0 || !self.device.arm() {
+                break;
+            }
+            self.collect();
         }
-        self.device.kick();
         self.settle();
         // Whatever was held back by a full device or share goes on with the next completion.
         budget == 0 && self.ready != 0 && self.flying == 0
     }
 
-    /// Clients with something to fetch whose share is not used up.
-    fn eligible(&self) -> u16 {
-        let mut eligible = self.ready;
-        let mut rest = self.ready;
-        while rest != 0 {
-            let index = rest.trailing_zeros();
-            rest &= rest - 1;
-            let in_flight = self
-                .tables
-                .clients
-                .get(index as usize)
-                .and_then(Option::as_ref)
-                .map_or(0, |client| client.in_flight);
-            if in_flight >= self.share {
-                eligible &= !(1 << index);
-            }
+    /// One look for all that begins, or ends, at once.
+    fn look_at_clock(&mut self) {
+        if let Some(counting) = self.counting {
+            self.now = (counting.clock)();
         }
-        eligible
     }
 
     pub(crate) fn mark_ready(&mut self, client: usize, disk: usize) {
@@ -99,7 +95,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         }
     }
 
-    fn clear_ready(&mut self, client: usize, disk: usize) {
+    pub(crate) fn clear_ready(&mut self, client: usize, disk: usize) {
         if let Some(entry) = self.client(client) {
             entry.ready &= !(1 << disk);
             if entry.ready == 0 {
@@ -109,15 +105,18 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         }
     }
 
-    /// One chain of one of the client's disks.
-    fn serve(&mut self, client_id: usize) {
-        let Some(disk_id) = self.client(client_id).and_then(Client::next_disk) else {
-            self.ready &= !(1 << client_id);
-            return;
-        };
+    /// One chain of one of the client's disks. True if there may be another.
+    pub(crate) fn serve(&mut self, client_id: usize, disk_id: usize) -> bool {
+        if self.limits.holds(client_id, disk_id) {
+            self.clear_ready(client_id, disk_id);
+            return false;
+        }
         let queue = match self.disk(client_id, disk_id).map(|disk| &mut disk.state) {
             Some(State::Live(Some(queue))) => queue,
-            _ => return self.clear_ready(client_id, disk_id),
+            _ => {
+                self.clear_ready(client_id, disk_id);
+                return false;
+            }
         };
         let begun = match queue.pop() {
             Ok(Some(chain)) => self.begin(client_id, disk_id, chain, None),
@@ -125,21 +124,32 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
                 #[cfg(test)]
                 crate::tests::before_sleep();
                 match queue.enable_kicks() {
-                    Ok(true) => return,
-                    Ok(false) => return self.clear_ready(client_id, disk_id),
+                    Ok(true) => return true,
+                    Ok(false) => {
+                        self.clear_ready(client_id, disk_id);
+                        return false;
+                    }
                     Err(fault) => Err(fault),
                 }
             }
             Err(fault) => Err(fault),
         };
         match begun {
-            Ok(Begun::Submitted(bytes)) => self.turns.charge(client_id, bytes),
+            Ok(Begun::Submitted(bytes)) => {
+                self.turns.charge(client_id, bytes);
+                self.limits.charge(client_id, disk_id, bytes);
+            }
             Ok(Begun::Answered { interrupt }) => {
                 self.turns.charge(client_id, 0);
+                self.limits.charge(client_id, disk_id, 0);
                 self.owe(client_id, disk_id, interrupt);
             }
-            Err(fault) => self.break_disk(client_id, disk_id, fault),
+            Err(fault) => {
+                self.break_disk(client_id, disk_id, fault);
+                return false;
+            }
         }
+        true
     }
 
     /// Hands a chain to the device, under the number `id` if it has one from an earlier life.
@@ -163,7 +173,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
                 let position = queue.next_used();
                 answer(queue, chain.head(), &parsed, status)?;
                 if let Some(counting) = counting {
-                    counting.answered(client_id, disk_id, &parsed, 0, status, None);
+                    counting.refused(client_id, disk_id, &parsed, status);
                 }
                 if let Entry::Taken(owner) = page.get(id) {
                     page.set(id, Entry::Finishing(owner, position));
@@ -252,7 +262,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
                 parsed: *parsed,
                 flush_next,
                 bytes,
-                began: self.counting.map_or(0, |counting| (counting.clock)()),
+                began: self.now,
                 tick: self.recovery.now(),
             });
         }
@@ -290,8 +300,11 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
     /// One completion. Returns the bit of its number if it is to be released after the used ring was published.
     fn finish(&mut self, completion: Completion) -> u64 {
         let id = usize::from(completion.id);
-        let Some(flight) = self.tables.flights.get_mut(id).and_then(Option::take) else { return 0 };
-        let (client_id, disk_id) = (usize::from(flight.client), usize::from(flight.disk));
+        let Tables { flights, clients, .. } = &mut *self.tables;
+        let Some(place) = flights.get_mut(id) else { return 0 };
+        let Some(flight) = place else { return 0 };
+        let owner = Owner { client: flight.client, disk: flight.disk, head: flight.head };
+        let (client_id, disk_id) = (usize::from(owner.client), usize::from(owner.disk));
         let mut status = match completion.outcome {
             Outcome::Done => BlkStatus::Ok,
             Outcome::IoError | Outcome::Incomplete | Outcome::Lost => BlkStatus::IoErr,
@@ -306,34 +319,33 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             let flush =
                 Request { id: completion.id, command: Command::Flush, sector: 0, sectors: 0, segments: &[] };
             if self.device.submit(&flush).is_ok() {
-                if let Some(place) = self.tables.flights.get_mut(id) {
-                    *place = Some(Flight { flush_next: false, ..flight });
-                }
+                flight.flush_next = false;
                 return 0;
             }
             status = BlkStatus::IoErr;
         }
         self.flying = self.flying.saturating_sub(1);
-        let counting = self.counting;
-        if let Some(counting) = counting {
-            let Flight { parsed, bytes, began, .. } = &flight;
-            counting.answered(client_id, disk_id, parsed, *bytes, status, Some(*began));
-        }
-        let page = self.page;
-        let Some(client) = self.client(client_id) else { return 1 << id };
+        let Some(Some(client)) = clients.get_mut(client_id) else {
+            *place = None;
+            return 1 << id;
+        };
         client.in_flight = client.in_flight.saturating_sub(1);
         let counters = client.counters(disk_id);
-        let Some(Some(disk)) = client.disks.get_mut(disk_id) else { return 1 << id };
+        let Some(Some(disk)) = client.disks.get_mut(disk_id) else {
+            *place = None;
+            return 1 << id;
+        };
         disk.in_flight = disk.in_flight.saturating_sub(1);
-        if let Some(counting) = counting {
-            counting.in_flight(client_id, disk_id, disk.in_flight);
+        if let Some(counting) = self.counting {
+            let done = Done { bytes: flight.bytes, status, began: flight.began, now: self.now };
+            counting.answered(client_id, disk_id, &flight.parsed, &done, disk.in_flight);
         }
+        let page = self.page;
         let fault = match &mut disk.state {
             State::Live(Some(queue)) => {
                 let position = queue.next_used();
-                let answered = answer(queue, flight.head, &flight.parsed, status);
+                let answered = answer(queue, owner.head, &flight.parsed, status);
                 disk.unpublished = true;
-                let owner = Owner { client: flight.client, disk: flight.disk, head: flight.head };
                 page.set(id, Entry::Finishing(owner, position));
                 self.unpublished |= 1 << client_id;
                 answered.err()
@@ -354,6 +366,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             }
             _ => None,
         };
+        *place = None;
         if let Some(fault) = fault {
             self.break_disk(client_id, disk_id, fault);
         }
@@ -488,20 +501,6 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             self.forget(client_id, disk_id);
             self.break_disk(client_id, disk_id, fault);
         }
-    }
-}
-
-impl Client {
-    /// The next of its disks with something to fetch, in turns.
-    fn next_disk(&mut self) -> Option<usize> {
-        let after = self.ready & !((1u16 << self.cursor) - 1) as u8;
-        let from = if after != 0 { after } else { self.ready };
-        if from == 0 {
-            return None;
-        }
-        let disk = from.trailing_zeros();
-        self.cursor = disk + 1;
-        Some(disk as usize)
     }
 }
 

@@ -76,6 +76,11 @@ impl Turns {
         }
     }
 
+    /// The client may begin another request in this turn.
+    pub fn goes_on(&self, client: usize) -> bool {
+        self.credit.get(client).is_some_and(|credit| *credit > 0)
+    }
+
     /// Nothing more to fetch from this client now.
     pub fn idle(&mut self, client: usize) {
         if self.at == client {

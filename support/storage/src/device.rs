@@ -173,6 +173,9 @@ pub trait BlockDevice {
     /// Lowers the device's interrupt. Completions are to be looked for afterwards, not before.
     fn acknowledge(&mut self);
 
+    /// A cheap look whether [`BlockDevice::complete`] may have one.
+    fn has_finished(&self) -> bool;
+
     /// The next finished request.
     fn complete(&mut self) -> Option<Completion>;
 

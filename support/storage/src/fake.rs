@@ -200,6 +200,10 @@ impl BlockDevice for FakeDisk {
         self.interrupt = false;
     }
 
+    fn has_finished(&self) -> bool {
+        !self.finished.is_empty()
+    }
+
     fn complete(&mut self) -> Option<Completion> {
         if self.finished.is_empty() { None } else { Some(self.finished.remove(0)) }
     }
@@ -216,6 +220,7 @@ impl BlockDevice for FakeDisk {
 
     fn nudge(&mut self) {
         self.nudges += 1;
+        self.armed = true;
         self.interrupts();
     }
 

@@ -15,14 +15,15 @@
 mod config;
 mod ring;
 
+use core::sync::atomic::Ordering;
+
 use partita_virtio::features;
-use partita_virtio::memory::{GuestRam, MemoryError};
-use partita_virtio::queue::RawDescriptor;
+use partita_virtio::memory::{Cells, GuestRam, MemoryError};
 use virtio_drivers::transport::{DeviceStatus, DeviceType, InterruptStatus, Transport};
 
 use crate::device::{
     BlockDevice, Breach, Command, Completion, Health, Outcome, Properties, Refused, Request, RestartError,
-    SECTOR,
+    SECTOR, Segment,
 };
 use config::Feature;
 use ring::Ring;
@@ -73,6 +74,8 @@ impl From<MemoryError> for SetupError {
 pub struct VirtioBlk<T: Transport> {
     transport: T,
     dma: GuestRam,
+    /// All of it.
+    words: Cells<u64>,
     ring: Ring,
     features: Feature,
     properties: Properties,
@@ -123,7 +126,7 @@ fn start<T: Transport>(
     properties.seg_max = properties.seg_max.min(SEG_MAX);
 
     dma.fill(dma.ipa(), PAGE, 0)?;
-    let ring = Ring::new(dma, size, features.contains(Feature::EVENT_IDX));
+    let ring = Ring::new(&dma, size, features.contains(Feature::EVENT_IDX))?;
     let layout = ring.layout();
     transport.queue_set(QUEUE, size.into(), layout.desc, layout.avail, layout.used);
     transport.finish_init();
@@ -141,9 +144,11 @@ impl<T: Transport> VirtioBlk<T> {
             return Err(SetupError::Memory);
         }
         let (ring, properties, features) = start(&mut transport, dma, RESET_LOOKS)?;
+        let words = dma.cells(dma.ipa(), (dma.size() / 8) as usize)?;
         Ok(Self {
             transport,
             dma,
+            words,
             ring,
             features,
             properties,
@@ -158,10 +163,25 @@ impl<T: Transport> VirtioBlk<T> {
         self.dma.ipa() + PAGE * (1 + id as u64)
     }
 
+    /// Index of the word at `offset` of a request's page.
+    #[inline(always)]
+    const fn word(&self, id: u16, offset: u64) -> usize {
+        ((PAGE * (1 + id as u64) + offset) / 8) as usize
+    }
+
+    /// Stores a word of DMA memory, in the byte order of the device.
+    #[inline(always)]
+    fn store(&self, word: usize, value: u64) -> Result<(), MemoryError> {
+        self.words.store(word, value, Ordering::Relaxed).ok_or(MemoryError::OutOfRam)
+    }
+
     /// Writes everything of a request to its page, and offers it if the device works.
     fn offer(&mut self, request: &Request<'_>) -> Result<(), MemoryError> {
         let page = self.page(request.id);
-        let mut table = Table { dma: &self.dma, at: page + TABLE, count: 0 };
+        if let (Command::Read | Command::Write, [segment]) = (request.command, request.segments) {
+            return self.offer_plain(request, *segment);
+        }
+        let mut table = Table { words: self.words, at: self.word(request.id, TABLE), count: 0 };
         let (kind, sector) = match request.command {
             Command::Read => (config::kind::IN, request.sector),
             Command::Write => (config::kind::OUT, request.sector),
@@ -169,9 +189,10 @@ impl<T: Transport> VirtioBlk<T> {
             Command::Discard => (config::kind::DISCARD, 0),
             Command::WriteZeroes { .. } => (config::kind::WRITE_ZEROES, 0),
         };
-        let header = partita_virtio::blk::Header { kind: kind.to_le(), reserved: 0, sector: sector.to_le() };
-        self.dma.write_obj(page + HEADER, &header)?;
-        self.dma.write_obj(page + STATUS, &NO_STATUS)?;
+        let header = self.word(request.id, HEADER);
+        self.store(header, kind.into())?;
+        self.store(header + 1, sector)?;
+        self.store(self.word(request.id, STATUS), NO_STATUS.into())?;
         table.add(page + HEADER, 16, false, false)?;
         match request.command {
             Command::Read | Command::Write => {
@@ -182,23 +203,46 @@ impl<T: Transport> VirtioBlk<T> {
             }
             Command::Discard | Command::WriteZeroes { .. } => {
                 let unmap = request.command == Command::WriteZeroes { unmap: true };
-                let range = partita_virtio::blk::Range {
-                    sector: request.sector.to_le(),
-                    sectors: request.sectors.to_le(),
-                    flags: u32::from(unmap).to_le(),
-                };
-                self.dma.write_obj(page + RANGE, &range)?;
+                let range = self.word(request.id, RANGE);
+                self.store(range, request.sector)?;
+                self.store(range + 1, u64::from(request.sectors) | u64::from(unmap) << 32)?;
                 table.add(page + RANGE, 16, false, false)?;
             }
             Command::Flush => {}
         }
         table.add(page + STATUS, 1, true, true)?;
-        let (at, bytes) = (table.at, 16 * table.count);
+        let (at, bytes) = (page + TABLE, 16 * table.count);
         if let Some(flight) = self.flights.get_mut(usize::from(request.id)) {
             let read = if request.command == Command::Read { request.sectors * SECTOR as u32 } else { 0 };
             *flight = Flight { read, table: bytes };
         }
         if self.health == Health::Working { self.ring.offer(request.id, at, bytes) } else { Ok(()) }
+    }
+
+    /// The same for a read or write of one segment.
+    #[inline]
+    fn offer_plain(&mut self, request: &Request<'_>, segment: Segment) -> Result<(), MemoryError> {
+        let page = self.page(request.id);
+        let read = request.command == Command::Read;
+        let kind = if read { config::kind::IN } else { config::kind::OUT };
+        let header = [kind.into(), request.sector, NO_STATUS.into()];
+        let table = [
+            [page + HEADER, raw(16, NEXT, 1)],
+            [segment.paddr, raw(segment.len, if read { NEXT | WRITE } else { NEXT }, 2)],
+            [page + STATUS, raw(1, WRITE, 0)],
+        ];
+        let stored = self.words.store_all(self.word(request.id, HEADER), header).and_then(|()| {
+            let [[a, b], [c, d], [e, f]] = table;
+            self.words.store_all(self.word(request.id, TABLE), [a, b, c, d, e, f])
+        });
+        stored.ok_or(MemoryError::OutOfRam)?;
+        if let Some(flight) = self.flights.get_mut(usize::from(request.id)) {
+            *flight = Flight { read: if read { segment.len } else { 0 }, table: 3 * 16 };
+        }
+        match self.health {
+            Health::Working => self.ring.offer(request.id, page + TABLE, 3 * 16),
+            _ => Ok(()),
+        }
     }
 
     fn check(&self, request: &Request<'_>) -> Result<(), Refused> {
@@ -251,11 +295,11 @@ impl<T: Transport> VirtioBlk<T> {
 
     fn outcome(&self, id: u16, written: u32) -> Outcome {
         let asked = self.flights.get(usize::from(id)).map_or(0, |flight| flight.read);
-        match self.dma.read_obj::<u8>(self.page(id) + STATUS) {
+        match self.words.load(self.word(id, STATUS), Ordering::Relaxed).map(|word| word as u8) {
             // Some devices forget to count the status byte.
-            Ok(0) if asked != 0 && (written < asked || written - asked > 1) => Outcome::Incomplete,
-            Ok(0) => Outcome::Done,
-            Ok(2) => Outcome::Unsupported,
+            Some(0) if asked != 0 && (written < asked || written - asked > 1) => Outcome::Incomplete,
+            Some(0) => Outcome::Done,
+            Some(2) => Outcome::Unsupported,
             _ => Outcome::IoError,
         }
     }
@@ -268,7 +312,7 @@ impl<T: Transport> VirtioBlk<T> {
             rest &= rest - 1;
             let bytes = self.flights.get(usize::from(id)).map_or(0, |flight| flight.table);
             let page = self.page(id);
-            let offered = self.dma.write_obj(page + STATUS, &NO_STATUS);
+            let offered = self.store(self.word(id, STATUS), NO_STATUS.into());
             if offered.and_then(|()| self.ring.offer(id, page + TABLE, bytes)).is_err() {
                 self.lost |= 1 << id;
             }
@@ -304,6 +348,11 @@ impl<T: Transport> BlockDevice for VirtioBlk<T> {
         }
     }
 
+    #[inline]
+    fn has_finished(&self) -> bool {
+        self.lost != 0 || self.ring.has_used()
+    }
+
     fn complete(&mut self) -> Option<Completion> {
         if self.lost != 0 {
             let id = self.lost.trailing_zeros();
@@ -336,17 +385,19 @@ impl<T: Transport> BlockDevice for VirtioBlk<T> {
         }
         // GET_ID does nothing to the disk. It lives behind the rings.
         let at = self.dma.ipa() + ring::NUDGE;
-        let header = partita_virtio::blk::Header { kind: config::kind::GET_ID.to_le(), ..Default::default() };
-        let mut table = Table { dma: &self.dma, at: at + TABLE, count: 0 };
+        let word = (ring::NUDGE / 8) as usize;
+        let mut table = Table { words: self.words, at: word + (TABLE / 8) as usize, count: 0 };
         let written = self
-            .dma
-            .write_obj(at + HEADER, &header)
+            .store(word, config::kind::GET_ID.into())
+            .and_then(|()| self.store(word + 1, 0))
             .and_then(|()| table.add(at + HEADER, 16, false, false))
             .and_then(|()| table.add(at + RANGE, partita_virtio::blk::ID_BYTES as u32, true, false))
             .and_then(|()| table.add(at + STATUS, 1, true, true));
-        let (at, count) = (table.at, table.count);
+        let (at, count) = (at + TABLE, table.count);
         if written.and_then(|()| self.ring.offer_nudge(at, 16 * count)).is_ok() {
             self.busy |= 1 << MAX_DEPTH;
+            // Nothing else may be in flight, and then nobody has asked for an interrupt.
+            let _ = self.ring.arm();
             self.kick();
         }
     }
@@ -383,25 +434,31 @@ impl<T: Transport> BlockDevice for VirtioBlk<T> {
     }
 }
 
+/// VIRTQ_DESC_F_NEXT and _WRITE.
+const NEXT: u16 = 1;
+const WRITE: u16 = 2;
+
+/// Second word of a descriptor.
+const fn raw(len: u32, flags: u16, next: u16) -> u64 {
+    len as u64 | (flags as u64) << 32 | (next as u64) << 48
+}
+
 /// An indirect table being written.
-struct Table<'a> {
-    dma: &'a GuestRam,
-    at: u64,
+struct Table {
+    words: Cells<u64>,
+    /// Index of its first word.
+    at: usize,
     count: u32,
 }
 
-impl Table<'_> {
+impl Table {
+    #[inline(always)]
     fn add(&mut self, addr: u64, len: u32, writable: bool, last: bool) -> Result<(), MemoryError> {
-        let flags = if writable { 2u16 } else { 0 } | u16::from(!last);
-        let raw = RawDescriptor {
-            addr: addr.to_le(),
-            len: len.to_le(),
-            flags: flags.to_le(),
-            next: (self.count as u16 + 1).to_le(),
-        };
-        self.dma.write_obj(self.at + 16 * u64::from(self.count), &raw)?;
+        let flags = if writable { WRITE } else { 0 } | if last { 0 } else { NEXT };
+        let at = self.at + 2 * self.count as usize;
         self.count += 1;
-        Ok(())
+        let stored = self.words.store_all(at, [addr, raw(len, flags, self.count as u16)]);
+        stored.ok_or(MemoryError::OutOfRam)
     }
 }
 

@@ -8,6 +8,9 @@
 //! is a [`BlkStatus`] that the guest gets for this request only.
 
 pub mod config;
+mod plain;
+
+pub use plain::{Plain, plain};
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -111,6 +114,15 @@ impl<const N: usize> Segments<N> {
     /// Empty.
     pub const fn new() -> Self {
         Self { list: [Segment { paddr: 0, len: 0 }; N], len: 0, bytes: 0 }
+    }
+
+    /// Replaces all by one.
+    pub fn set(&mut self, segment: Segment) {
+        if let Some(first) = self.list.first_mut() {
+            *first = segment;
+        }
+        self.len = 1;
+        self.bytes = segment.len.into();
     }
 
     /// The list.

@@ -13,7 +13,7 @@ use core::sync::atomic::{Ordering, fence};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::features;
-use crate::memory::{GuestRam, MemoryError};
+use crate::memory::{Cells, GuestRam, MemoryError};
 
 /// Greatest queue size of a split virtqueue (2.7).
 pub const MAX_QUEUE_SIZE: u16 = 32768;
@@ -27,6 +27,9 @@ const DESC_F_WRITE: u16 = 2;
 const DESC_F_INDIRECT: u16 = 4;
 const AVAIL_F_NO_INTERRUPT: u16 = 1;
 const USED_F_NO_NOTIFY: u16 = 1;
+/// Half-words of either ring.
+const FLAGS: usize = 0;
+const INDEX: usize = 1;
 
 /// Which rule the guest's driver broke.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +107,29 @@ pub struct RawDescriptor {
     pub next: u16,
 }
 
+impl RawDescriptor {
+    /// From its two words in memory.
+    #[inline]
+    fn from_words([addr, rest]: [u64; 2]) -> Self {
+        let rest = u64::from_le(rest);
+        Self {
+            addr: u64::from_le(addr),
+            len: rest as u32,
+            flags: (rest >> 32) as u16,
+            next: (rest >> 48) as u16,
+        }
+    }
+}
+
+/// A chain of three.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Triple {
+    /// Index of the head descriptor.
+    pub head: u16,
+    /// Its buffers. None is empty, and no readable one follows a writable one.
+    pub parts: [Descriptor; 3],
+}
+
 /// One buffer of a chain. Not yet compared with RAM: whoever uses the address does that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Descriptor {
@@ -120,6 +146,12 @@ pub struct Descriptor {
 pub struct Queue {
     ram: GuestRam,
     layout: QueueLayout,
+    /// Available ring: flags, index, entries, used_event.
+    avail: Cells<u16>,
+    /// Used ring as half-words: flags, index, ..., avail_event.
+    used: Cells<u16>,
+    /// Used ring as words: flags and index, then the elements.
+    elements: Cells<u32>,
     indirect: bool,
     event_idx: bool,
     /// Next avail entry to read.
@@ -136,16 +168,18 @@ impl Queue {
     /// Takes a queue into use at DRIVER_OK: both indices are 0.
     pub fn new(ram: GuestRam, layout: QueueLayout, max_size: u16, features: u64) -> Result<Self, Fault> {
         layout.check(max_size)?;
-        let size = u64::from(layout.size);
-        // Flags and index are 4 bytes, the event word at the end is there even if EVENT_IDX is not negotiated (2.7).
-        for (address, bytes) in
-            [(layout.desc, 16 * size), (layout.avail, 6 + 2 * size), (layout.used, 6 + 8 * size)]
-        {
-            ram.offset(address, bytes).ok_or(Fault::OutOfRam)?;
-        }
+        let size = usize::from(layout.size);
+        ram.offset(layout.desc, 16 * u64::from(layout.size)).ok_or(Fault::OutOfRam)?;
+        // The event word at the end is there even if EVENT_IDX is not negotiated (2.7).
+        let avail = ram.cells(layout.avail, 3 + size)?;
+        let used = ram.cells(layout.used, 3 + 4 * size)?;
+        let elements = ram.cells(layout.used, 1 + 2 * size)?;
         Ok(Self {
             ram,
             layout,
+            avail,
+            used,
+            elements,
             indirect: features & features::INDIRECT_DESC != 0,
             event_idx: features & features::EVENT_IDX != 0,
             next_avail: 0,
@@ -158,7 +192,7 @@ impl Queue {
     /// Takes a queue into use again after the device was restarted under a running driver: the used index is read back,
     /// `in_flight` chains had been taken but not returned.
     pub fn resume(&mut self, in_flight: u16) -> Result<(), Fault> {
-        let used = self.ram.load_u16(self.layout.used + 2, Ordering::Acquire)?;
+        let used = self.used.load(INDEX, Ordering::Acquire).ok_or(Fault::OutOfRam)?;
         self.next_used = used;
         self.published = used;
         self.next_avail = used.wrapping_add(in_flight);
@@ -186,8 +220,9 @@ impl Queue {
         self.next_avail
     }
 
-    const fn slot(&self, index: u16) -> u64 {
-        (index & (self.layout.size - 1)) as u64
+    #[inline(always)]
+    const fn slot(&self, index: u16) -> usize {
+        (index & self.layout.size.wrapping_sub(1)) as usize
     }
 
     /// Takes the next available chain.
@@ -201,13 +236,53 @@ impl Queue {
         Ok(Some(self.chain(head)))
     }
 
+    /// The next available chain if it is one indirect table of three descriptors in their order, which is then read in one
+    /// go. It stays available: take it with [`Queue::skip`]. `None` says nothing: ask [`Queue::pop`].
+    #[inline]
+    pub fn peek_triple(&mut self) -> Option<Triple> {
+        if !self.indirect || (self.seen_avail == self.next_avail && !self.refresh().ok()?) {
+            return None;
+        }
+        let head = self.read_head(self.next_avail).ok()?;
+        let outer =
+            RawDescriptor::from_words(self.ram.read_words(self.layout.desc + 16 * u64::from(head)).ok()?);
+        if outer.flags != DESC_F_INDIRECT || outer.len != 3 * 16 {
+            return None;
+        }
+        let [a, b, c, d, e, f] = self.ram.read_words(outer.addr).ok()?;
+        let table = [[a, b], [c, d], [e, f]].map(RawDescriptor::from_words);
+        let [first, middle, last] = &table;
+        let in_order = first.flags & !DESC_F_WRITE == DESC_F_NEXT
+            && middle.flags & !DESC_F_WRITE == DESC_F_NEXT
+            && last.flags & !DESC_F_WRITE == 0
+            && (first.next, middle.next) == (1, 2);
+        let kept = first.flags & DESC_F_WRITE <= middle.flags & DESC_F_WRITE
+            && middle.flags & DESC_F_WRITE <= last.flags & DESC_F_WRITE
+            && first.len != 0
+            && middle.len != 0
+            && last.len != 0;
+        let parts = table.map(|raw| Descriptor {
+            addr: raw.addr,
+            len: raw.len,
+            writable: raw.flags & DESC_F_WRITE != 0,
+        });
+        (in_order && kept).then_some(Triple { head, parts })
+    }
+
+    /// Takes the chain that [`Queue::peek_triple`] found.
+    #[inline]
+    pub fn skip(&mut self) {
+        self.next_avail = self.next_avail.wrapping_add(1);
+    }
+
     /// The chain at `head`, for a request that had been taken before a restart.
     pub fn chain_at(&self, head: u16) -> Result<Chain, Fault> {
         if head >= self.layout.size { Err(Fault::DescriptorIndex) } else { Ok(self.chain(head)) }
     }
 
+    #[inline(always)]
     fn read_head(&self, position: u16) -> Result<u16, Fault> {
-        let head = self.ram.load_u16(self.layout.avail + 4 + 2 * self.slot(position), Ordering::Relaxed)?;
+        let head = self.avail.load(2 + self.slot(position), Ordering::Relaxed).ok_or(Fault::OutOfRam)?;
         if head >= self.layout.size { Err(Fault::DescriptorIndex) } else { Ok(head) }
     }
 
@@ -227,7 +302,7 @@ impl Queue {
     /// Reads avail.idx again. True if chains are available.
     fn refresh(&mut self) -> Result<bool, Fault> {
         // Acquire: the entries and descriptors before the index were written before it (2.7.13.3).
-        let avail = self.ram.load_u16(self.layout.avail + 2, Ordering::Acquire)?;
+        let avail = self.avail.load(INDEX, Ordering::Acquire).ok_or(Fault::OutOfRam)?;
         if avail.wrapping_sub(self.next_avail) > self.layout.size {
             return Err(Fault::AvailIndex);
         }
@@ -239,9 +314,11 @@ impl Queue {
     /// driver sees it after [`Queue::publish`].
     #[inline]
     pub fn push(&mut self, head: u16, written: u32) -> Result<(), Fault> {
-        let element = self.layout.used + 4 + 8 * self.slot(self.next_used);
-        self.ram.store_u32(element, u32::from(head), Ordering::Relaxed)?;
-        self.ram.store_u32(element + 4, written, Ordering::Relaxed)?;
+        let element = 1 + 2 * self.slot(self.next_used);
+        let stored = self.elements.store(element, u32::from(head), Ordering::Relaxed);
+        stored
+            .and_then(|()| self.elements.store(element + 1, written, Ordering::Relaxed))
+            .ok_or(Fault::OutOfRam)?;
         self.next_used = self.next_used.wrapping_add(1);
         Ok(())
     }
@@ -254,17 +331,17 @@ impl Queue {
             return Ok(false);
         }
         // Release: elements, status bytes and data are visible before the index.
-        self.ram.store_u16(self.layout.used + 2, new, Ordering::Release)?;
+        self.used.store(INDEX, new, Ordering::Release).ok_or(Fault::OutOfRam)?;
         self.published = new;
         // The driver writes used_event and then looks at used.idx; we do the reverse. Without the full fence both could
         // miss the other's store.
         fence(Ordering::SeqCst);
         if self.event_idx {
-            let event = self.layout.avail + 4 + 2 * u64::from(self.layout.size);
-            let event = self.ram.load_u16(event, Ordering::Relaxed)?;
-            Ok(crosses(event, new, old))
+            let event = self.avail.load(2 + usize::from(self.layout.size), Ordering::Relaxed);
+            Ok(crosses(event.ok_or(Fault::OutOfRam)?, new, old))
         } else {
-            Ok(self.ram.load_u16(self.layout.avail, Ordering::Relaxed)? & AVAIL_F_NO_INTERRUPT == 0)
+            let flags = self.avail.load(FLAGS, Ordering::Relaxed).ok_or(Fault::OutOfRam)?;
+            Ok(flags & AVAIL_F_NO_INTERRUPT == 0)
         }
     }
 
@@ -272,7 +349,7 @@ impl Queue {
     pub fn disable_kicks(&mut self) -> Result<(), Fault> {
         // With EVENT_IDX the event index stays where it is, behind us: the driver stays silent until it wraps.
         if !self.event_idx {
-            self.ram.store_u16(self.layout.used, USED_F_NO_NOTIFY, Ordering::Relaxed)?;
+            self.used.store(FLAGS, USED_F_NO_NOTIFY, Ordering::Relaxed).ok_or(Fault::OutOfRam)?;
         }
         Ok(())
     }
@@ -281,10 +358,10 @@ impl Queue {
     /// caller goes on popping.
     pub fn enable_kicks(&mut self) -> Result<bool, Fault> {
         if self.event_idx {
-            let event = self.layout.used + 4 + 8 * u64::from(self.layout.size);
-            self.ram.store_u16(event, self.next_avail, Ordering::Relaxed)?;
+            let event = 2 + 4 * usize::from(self.layout.size);
+            self.used.store(event, self.next_avail, Ordering::Relaxed).ok_or(Fault::OutOfRam)?;
         } else {
-            self.ram.store_u16(self.layout.used, 0, Ordering::Relaxed)?;
+            self.used.store(FLAGS, 0, Ordering::Relaxed).ok_or(Fault::OutOfRam)?;
         }
         // Store of the wish before load of avail.idx, as in `publish`.
         fence(Ordering::SeqCst);

@@ -121,7 +121,13 @@ impl Vgic {
         let set = value & mask;
         match offset {
             CTLR => self.enabled = (self.enabled as u32 & !mask | set) & 1 != 0,
-            ISENABLER..ICENABLER => self.modify(vcpu, number(ISENABLER), |bank| bank.enabled |= set),
+            ISENABLER..ICENABLER => {
+                let number = number(ISENABLER);
+                if set != 0 && (1..=SHARED_BANKS).contains(&number) {
+                    self.used_banks |= 1 << (number - 1);
+                }
+                self.modify(vcpu, number, |bank| bank.enabled |= set);
+            }
             ICENABLER..ISPENDR => {
                 let number = number(ICENABLER);
                 let always = if number == 0 { PRIVATE_EDGE } else { 0 };

@@ -27,6 +27,7 @@ pub const LIST_REGISTERS: usize = 4;
 const BANK: usize = 32;
 /// Banks of SPIs.
 const SHARED_BANKS: usize = INTIDS / BANK - 1;
+const _: () = assert!(SHARED_BANKS <= u8::BITS as usize);
 /// PPIs and SGIs that are edge-triggered: all SGIs, no PPI.
 const PRIVATE_EDGE: u32 = 0x0000_ffff;
 /// Priority bits that exist; a list register holds five.
@@ -96,6 +97,8 @@ pub struct Vgic {
     vcpus: u8,
     cpus: [Cpu; MAX_VCPUS],
     shared: [Bank; SHARED_BANKS],
+    /// Bit `n`: something in shared bank `n` was enabled since reset. The others need no look.
+    used_banks: u8,
     priority: [u8; SHARED_BANKS * BANK],
     targets: [u8; SHARED_BANKS * BANK],
 }
@@ -115,6 +118,7 @@ impl Vgic {
             vcpus: vcpus as u8,
             cpus: [Cpu::new(); MAX_VCPUS],
             shared: [Bank { enabled: 0, latched: 0, line: 0, edge: 0, busy: 0 }; SHARED_BANKS],
+            used_banks: 0,
             priority: [0; SHARED_BANKS * BANK],
             targets: [1; SHARED_BANKS * BANK],
         }
@@ -259,19 +263,42 @@ impl Vgic {
         if !self.enabled {
             return None;
         }
-        let mut best: Option<(u16, u8)> = None;
-        for number in 0..=SHARED_BANKS {
-            let mut offered = self.bank(vcpu, number)?.offered();
-            while offered != 0 {
-                let intid = number * BANK + offered.trailing_zeros() as usize;
-                offered &= offered - 1;
-                if number > 0 && self.target(intid) != Some(vcpu) {
-                    continue;
-                }
-                let priority = self.priority(vcpu, intid);
-                if best.is_none_or(|(_, least)| priority < least) {
-                    best = Some((intid as u16, priority));
-                }
+        let cpu = self.cpus.get(vcpu)?;
+        let mut best = None;
+        let offered = cpu.bank.offered();
+        if offered != 0 {
+            best = self.best_of(vcpu, 0, offered, best);
+        }
+        let mut banks = self.used_banks;
+        while banks != 0 {
+            let number = banks.trailing_zeros() as usize;
+            banks &= banks - 1;
+            let offered = self.shared.get(number)?.offered();
+            if offered != 0 {
+                best = self.best_of(vcpu, number + 1, offered, best);
+            }
+        }
+        best
+    }
+
+    /// The better of `best` and the interrupts `offered` by bank `number`. Kept out of the way: mostly there are none.
+    #[cold]
+    fn best_of(
+        &self,
+        vcpu: usize,
+        number: usize,
+        mut offered: u32,
+        mut best: Option<(u16, u8)>,
+    ) -> Option<(u16, u8)> {
+        while offered != 0 {
+            let intid = number * BANK + offered.trailing_zeros() as usize;
+            offered &= offered - 1;
+            if number > 0 && self.target(intid) != Some(vcpu) {
+                continue;
+            }
+            let priority = self.priority(vcpu, intid);
+            if best.is_none_or(|(_, least)| priority < least) {
+                best = Some((intid as u16, priority));
             }
         }
         best

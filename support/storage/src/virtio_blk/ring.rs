@@ -2,8 +2,8 @@
 
 use core::sync::atomic::{Ordering, fence};
 
-use partita_virtio::memory::{GuestRam, MemoryError};
-use partita_virtio::queue::{QueueLayout, RawDescriptor, crosses};
+use partita_virtio::memory::{Cells, GuestRam, MemoryError};
+use partita_virtio::queue::{QueueLayout, crosses};
 
 /// Descriptors. The last one is the nudge's.
 pub const MAX_SIZE: u16 = 64;
@@ -18,9 +18,20 @@ const _: () = assert!(16 * MAX_SIZE as u64 <= AVAIL);
 const _: () = assert!(AVAIL + 6 + 2 * MAX_SIZE as u64 <= USED);
 const _: () = assert!(USED + 6 + 8 * MAX_SIZE as u64 <= NUDGE);
 
+/// Half-words of either ring.
+const INDEX: usize = 1;
+
 /// Rings in the first page of DMA memory, and our positions in them.
 pub struct Ring {
-    dma: GuestRam,
+    base: u64,
+    /// Descriptors, two words each.
+    desc: Cells<u64>,
+    /// Available ring: flags, index, entries, used_event.
+    avail: Cells<u16>,
+    /// Used ring as half-words: flags, index, ..., avail_event.
+    used_ring: Cells<u16>,
+    /// Used ring as words: flags and index, then the elements.
+    elements: Cells<u32>,
     size: u16,
     event_idx: bool,
     /// avail.idx when everything offered is published.
@@ -31,16 +42,34 @@ pub struct Ring {
 
 impl Ring {
     /// The page must be zero; `size` is a power of two up to [`MAX_SIZE`].
-    pub const fn new(dma: GuestRam, size: u16, event_idx: bool) -> Self {
-        Self { dma, size, event_idx, next: 0, published: 0, used: 0 }
+    pub fn new(dma: &GuestRam, size: u16, event_idx: bool) -> Result<Self, MemoryError> {
+        let (base, count) = (dma.ipa(), usize::from(size));
+        Ok(Self {
+            base,
+            desc: dma.cells(base + DESC, 2 * count)?,
+            avail: dma.cells(base + AVAIL, 3 + count)?,
+            used_ring: dma.cells(base + USED, 3 + 4 * count)?,
+            elements: dma.cells(base + USED, 1 + 2 * count)?,
+            size,
+            event_idx,
+            next: 0,
+            published: 0,
+            used: 0,
+        })
     }
 
     pub const fn layout(&self) -> QueueLayout {
-        let base = self.dma.ipa();
+        let base = self.base;
         QueueLayout { size: self.size, desc: base + DESC, avail: base + AVAIL, used: base + USED }
     }
 
+    #[inline(always)]
+    const fn slot(&self, position: u16) -> usize {
+        (position & self.size.wrapping_sub(1)) as usize
+    }
+
     /// Offers the table of `bytes` at `table` as descriptor `id`. The device sees it after [`Ring::publish`].
+    #[inline]
     pub fn offer(&mut self, id: u16, table: u64, bytes: u32) -> Result<(), MemoryError> {
         self.offer_at(id, id, table, bytes)
     }
@@ -50,15 +79,17 @@ impl Ring {
         self.offer_at(self.size - 1, self.size - 1, table, bytes)
     }
 
+    #[inline(always)]
     fn offer_at(&mut self, index: u16, head: u16, table: u64, bytes: u32) -> Result<(), MemoryError> {
-        const INDIRECT: u16 = 4;
-        let raw = RawDescriptor { addr: table.to_le(), len: bytes.to_le(), flags: INDIRECT.to_le(), next: 0 };
-        let layout = self.layout();
-        self.dma.write_obj(layout.desc + 16 * u64::from(index), &raw)?;
-        let slot = u64::from(self.next & (self.size - 1));
-        self.dma.store_u16(layout.avail + 4 + 2 * slot, head, Ordering::Relaxed)?;
+        const INDIRECT: u64 = 4;
+        let at = 2 * usize::from(index);
+        let stored = self
+            .desc
+            .store(at, table, Ordering::Relaxed)
+            .and_then(|()| self.desc.store(at + 1, u64::from(bytes) | INDIRECT << 32, Ordering::Relaxed))
+            .and_then(|()| self.avail.store(2 + self.slot(self.next), head, Ordering::Relaxed));
         self.next = self.next.wrapping_add(1);
-        Ok(())
+        stored.ok_or(MemoryError::OutOfRam)
     }
 
     /// Shows the device what was offered. True if it wants a notification.
@@ -67,33 +98,39 @@ impl Ring {
         if old == new {
             return false;
         }
-        let layout = self.layout();
         self.published = new;
         // The accesses are inside the page by construction; a failure would mean no notification, which is safe to send.
-        let _ = self.dma.store_u16(layout.avail + 2, new, Ordering::Release);
+        let _ = self.avail.store(INDEX, new, Ordering::Release);
         fence(Ordering::SeqCst);
         if self.event_idx {
-            let event = layout.used + 4 + 8 * u64::from(self.size);
-            self.dma.load_u16(event, Ordering::Relaxed).map_or(true, |event| crosses(event, new, old))
+            let event = self.used_ring.load(2 + 4 * usize::from(self.size), Ordering::Relaxed);
+            event.is_none_or(|event| crosses(event, new, old))
         } else {
-            self.dma.load_u16(layout.used, Ordering::Relaxed).map_or(true, |flags| flags & 1 == 0)
+            self.used_ring.load(0, Ordering::Relaxed).is_none_or(|flags| flags & 1 == 0)
         }
     }
 
+    #[inline(always)]
     fn used_index(&self) -> u16 {
-        self.dma.load_u16(self.layout().used + 2, Ordering::Acquire).unwrap_or(self.used)
+        self.used_ring.load(INDEX, Ordering::Acquire).unwrap_or(self.used)
+    }
+
+    /// The device has returned something.
+    #[inline]
+    pub fn has_used(&self) -> bool {
+        self.used_index() != self.used
     }
 
     /// Takes a used element: the id and the number of bytes written, as the device says them.
+    #[inline]
     pub fn take(&mut self) -> Option<(u32, u32)> {
-        if self.used_index() == self.used {
+        if !self.has_used() {
             return None;
         }
-        let slot = u64::from(self.used & (self.size - 1));
+        let element = 1 + 2 * self.slot(self.used);
         self.used = self.used.wrapping_add(1);
-        let element = self.layout().used + 4 + 8 * slot;
-        let head = self.dma.load_u32(element, Ordering::Relaxed).ok()?;
-        let written = self.dma.load_u32(element + 4, Ordering::Relaxed).ok()?;
+        let head = self.elements.load(element, Ordering::Relaxed)?;
+        let written = self.elements.load(element + 1, Ordering::Relaxed)?;
         // The nudge is known by its place, whatever the size of the queue.
         Some((if head == u32::from(self.size - 1) { u32::from(super::MAX_DEPTH) } else { head }, written))
     }
@@ -101,10 +138,9 @@ impl Ring {
     /// Asks for an interrupt at the next used element. True if there is one already.
     pub fn arm(&mut self) -> bool {
         if self.event_idx {
-            let event = self.layout().avail + 4 + 2 * u64::from(self.size);
-            let _ = self.dma.store_u16(event, self.used, Ordering::Relaxed);
+            let _ = self.avail.store(2 + usize::from(self.size), self.used, Ordering::Relaxed);
             fence(Ordering::SeqCst);
         }
-        self.used_index() != self.used
+        self.has_used()
     }
 }
