@@ -15,16 +15,16 @@ endif
 PARTITA = $(CARGO) run -q -p partita --
 FREESTANDING = -p partita-pd-blk -p partita-pd-console -p partita-pd-supervisor -p partita-pd-timer -p partita-pd-vmm
 
-.PHONY: help run smoke build check report bench image test fuzz soak fmt lint generate cc prepare
+.PHONY: help run smoke build check report bench image test fuzz soak soak-fuzz fmt lint generate cc prepare
 run smoke build check report bench image generate: cc
-test fuzz soak lint: prepare
+test fuzz soak soak-fuzz lint: prepare
 cc:
 	@command -v cc >/dev/null || support/partita/prepare build
 prepare:
 	@support/partita/prepare test
 	@$(PARTITA) prepare
 help:    ## this list
-	@sed -n 's/^\([a-z]*\): *## /  make \1\t/p' Makefile | expand -t 16
+	@sed -n 's/^\([a-z-]*\): *## /  make \1\t/p' Makefile | expand -t 16
 	@echo; $(PARTITA) --help | sed -n 's/.*\[env: \([A-Z_]*\)=.*/  \1=/p' | paste -sd' ' | sed 's/^/variables:/'
 run:     ## build, boot the guests, attach this terminal
 	@$(PARTITA) run
@@ -46,7 +46,9 @@ test:    ## everything that can be tested here
 	@$(CARGO) run -q -p partita-system-tests --bin check -- $(STEPS)
 fuzz:    ## every fuzz target, SECONDS_EACH=60
 	@$(CARGO) run -q -p partita-system-tests --bin fuzz -- --seconds $(or $(SECONDS_EACH),60)
-soak:    ## every fuzz target for ten minutes
+soak:    ## kill services under I/O load and count what is lost, SECONDS=600
+	@$(CARGO) run -q -p partita-system-tests --bin soak -- --seconds $(or $(SECONDS),600)
+soak-fuzz: ## every fuzz target for ten minutes
 	@$(CARGO) run -q -p partita-system-tests --bin fuzz -- --seconds $(or $(SECONDS_EACH),600)
 fmt:     ## format
 	@$(CARGO) fmt --all

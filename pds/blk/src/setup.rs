@@ -4,8 +4,8 @@ use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
 use partita_blk_backend::inflight::InflightPage;
-use partita_blk_backend::{Backend, Counting, DiskConfig, Tables};
-use partita_config::{Cell, Config, Disk, Partition};
+use partita_blk_backend::{Backend, Counting, DiskConfig, Rate, Tables};
+use partita_config::{Cell, Config, Disk, Partition, Store};
 use partita_protocol::MAX_CELLS;
 use partita_protocol::alive::Alive;
 use partita_protocol::backend::BackendStatus;
@@ -88,17 +88,18 @@ fn dma() -> Option<(GuestRam, GuestRam)> {
     Some((all.part(paddr, cut)?, all.part(paddr + cut, SCRATCH)?))
 }
 
-/// Reads the configuration into `place`; `None` if the region is not there or is not what the host tool puts there.
+static CONFIG: Store = Store::new();
+
+/// Reads the configuration; `None` if the region is not there or is not what the host tool puts there.
 #[inline(never)]
-fn read_config(place: &'static mut Option<Config<'static>>) -> Option<&'static Config<'static>> {
+fn read_config() -> Option<&'static Config<'static>> {
     let bytes = *var!(config_size: usize = 0);
     if bytes == 0 {
         return None;
     }
     // SAFETY: the symbol is set together with the map, which is read-only in every PD, so nobody writes it.
     let text = unsafe { core::slice::from_raw_parts(at(vaddr::CONFIG).as_ptr(), bytes) };
-    *place = partita_config::parse(text).ok();
-    place.as_ref()
+    CONFIG.parse(text)
 }
 
 /// Finds a disk's window. Apart, because its buffers are large and not needed later.
@@ -130,11 +131,10 @@ fn device(slot: usize, memory: GuestRam, logger: &Logger<'_>) -> Option<Device> 
 #[inline(never)]
 pub fn start(
     logger: &'static Logger<'static>,
-    config: &'static mut Option<Config<'static>>,
     tables: &'static mut Tables,
     again: bool,
 ) -> Option<(BlkBackend, u32)> {
-    let Some(config) = read_config(config) else {
+    let Some(config) = read_config() else {
         log_line!(logger, "no readable configuration");
         return None;
     };
@@ -167,6 +167,7 @@ pub fn start(
     // SAFETY: the host tool maps the region there; only we write it, through its atomics.
     let page = unsafe { at::<BlkStats>(vaddr::BLK_STATS).as_ref() };
     backend.count(Counting { page, clock: cntpct });
+    backend.set_clock(cntpct, cntfrq());
     let deadline = cntpct().saturating_add(cntfrq().saturating_mul(PATIENCE));
     for (n, (paddr, size)) in guest_rams().into_iter().enumerate() {
         let Some(ram) = guest_ram(n, paddr, size) else { continue };
@@ -183,7 +184,11 @@ pub fn start(
                 }
             };
             let read_only = disk.read_only;
-            match backend.add_disk(n, i, DiskConfig { window, read_only, serial: serial(cell, i, disk) }) {
+            match backend.add_disk(
+                n,
+                i,
+                DiskConfig { window, read_only, serial: serial(cell, i, disk), rate: rate(disk) },
+            ) {
                 Ok(()) if again => {}
                 Ok(()) => log_line!(
                     logger,
@@ -213,6 +218,14 @@ fn selector<'a>(disk: &Disk<'a>) -> Selector<'a> {
         Partition::Gpt(number) => Selector::Gpt(number),
         Partition::Mbr(number) => Selector::Mbr(number),
         Partition::Range { first, count } => Selector::Range { first, count },
+    }
+}
+
+/// Most that the disk may ask for, as configured.
+fn rate(disk: &Disk<'_>) -> Rate {
+    Rate {
+        iops: disk.iops.unwrap_or_default(),
+        bytes_per_second: disk.bytes_per_second.map_or(0, |size| size.0),
     }
 }
 

@@ -7,8 +7,8 @@ use core::ptr::NonNull;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use heapless::Deque;
-use partita_config::Config;
 use partita_config::pd::Pd;
+use partita_config::{Config, Store};
 use partita_console::ahead;
 use partita_console::mux::{CONSOLES, Mux, Name, Pumped, SHELL};
 use partita_console::pl011::Pl011;
@@ -81,15 +81,17 @@ unsafe fn link(mine: usize, yours: usize, size: usize) -> Duplex<'static> {
     unsafe { Duplex::new(Mine::at(at(mine), size), Yours::at(at(yours), size)) }
 }
 
+static CONFIG: Store = Store::new();
+
 /// The configuration; `None` if the region is not there or is not what the host tool puts there.
 #[inline(never)]
-fn config() -> Option<Config<'static>> {
+fn config() -> Option<&'static Config<'static>> {
     let bytes = *var!(config_size: usize = 0);
     if bytes == 0 {
         return None;
     }
     // SAFETY: the symbol is set together with the map, which is read-only in every PD, so nobody writes it.
-    partita_config::parse(unsafe { core::slice::from_raw_parts(at(vaddr::CONFIG).as_ptr(), bytes) }).ok()
+    CONFIG.parse(unsafe { core::slice::from_raw_parts(at(vaddr::CONFIG).as_ptr(), bytes) })
 }
 
 /// A name that is too long is cut, which cannot happen to one that Microkit took.
@@ -102,7 +104,6 @@ fn name(text: core::fmt::Arguments<'_>) -> Name {
 #[inline(never)]
 fn attach(mux: &mut Mux<'static>) {
     let (channels, config) = (channels(), config());
-    let config = config.as_ref();
     let given = |channel: usize| channels >> channel & 1 == 1;
     for service in
         (0..Service::COUNT).filter_map(Service::from_index).filter(|s| given(channel::service(s.index())))

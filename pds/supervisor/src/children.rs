@@ -167,14 +167,14 @@ impl Machine {
     }
 
     /// Requests that a controller's device has.
-    fn in_flight(&self, who: Pd) -> u64 {
-        let Pd::Service(Service::Blk(controller)) = who else { return 0 };
-        (0..self.config.cells.len())
-            .filter_map(|n| CellPages::new(&self.config, n))
+    fn in_flight(&self, who: Pd) -> Option<u64> {
+        let Pd::Service(Service::Blk(controller)) = who else { return None };
+        let counts = (0..self.config.cells.len())
+            .filter_map(|n| CellPages::new(self.config, n))
             .flat_map(|pages| (0..MAX_DISKS).map(move |disk| (pages, disk)))
-            .filter_map(|(pages, disk)| pages.disk(&self.config, controller.into(), disk))
-            .map(|counters| counters.in_flight.load(core::sync::atomic::Ordering::Relaxed))
-            .sum()
+            .filter_map(|(pages, disk)| pages.disk(self.config, controller.into(), disk))
+            .map(|counters| counters.in_flight.load(core::sync::atomic::Ordering::Relaxed));
+        Some(counts.sum())
     }
 
     /// Fault injection goes on.
@@ -191,7 +191,10 @@ impl Machine {
         let at_rest = registers.as_ref().map(|r| Injection::is_at_rest(*r.gpr(0), *r.gpr(7)));
         let in_flight = self.in_flight(who);
         if let (Act::Kill, Some(registers)) = (series.look(at_rest, in_flight, now), &registers) {
-            self.killed = Some((series.victim, Why::Killed { pc: *registers.pc(), in_flight }));
+            self.killed = (!series.own).then_some((
+                series.victim,
+                Why::Killed { pc: *registers.pc(), in_flight: in_flight.unwrap_or(0) },
+            ));
             let mut context = UserContext::default();
             *context.pc_mut() = NOWHERE;
             let _ = child.tcb().tcb_write_registers(true, 1, &mut context);
@@ -240,12 +243,12 @@ impl Machine {
         Ok(())
     }
 
-    pub fn begin_kill(&mut self, id: usize, count: u32, every: u32) -> Result<(), &'static str> {
+    pub fn begin_kill(&mut self, id: usize, count: u32, every: u32, own: bool) -> Result<(), &'static str> {
         if self.pds.state(id) == State::Held {
             return Err("is held");
         }
         let every = u64::from(every).saturating_mul(cntfrq()) / 1000;
-        self.injection = Some(Injection::new(id, count, every, cntfrq(), cntpct()));
+        self.injection = Some(Injection::new(id, count, every, own, cntfrq(), cntpct()));
         self.arm();
         Ok(())
     }

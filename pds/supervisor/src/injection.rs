@@ -1,14 +1,14 @@
 //! Killing a PD for a test, at whatever instruction the timer's interrupt finds it in.
 //!
 //! The supervisor has the highest priority, so when it is woken by the timer the victim stands where the interrupt caught
-//! it: in the middle of its work or, most of the time, in its receive. A victim at rest is looked at again a little later,
-//! so that most deaths are at work. What is done to it (its program counter is set to an address that nobody maps) makes it
+//! it: in the middle of its work or, most of the time, in its receive. A victim at rest (or a disk driver without a request
+//! in flight) is looked at again a little later, so that most deaths are at work. What is done to it (its program counter is set to an address that nobody maps) makes it
 //! fault as a wild jump would, and everything from there on is the way that a real fault goes.
 
 use partita_protocol::timer::NEVER;
 
 /// Looks at a victim that is at rest before it is killed there.
-const LOOKS: u32 = 40;
+const LOOKS: u32 = 100;
 /// The first message registers and the input capability of a receive: see [`Injection::is_at_rest`].
 const INPUT: u64 = 1;
 
@@ -37,6 +37,8 @@ pub struct Counts {
 pub struct Injection {
     /// The victim's child id.
     pub victim: usize,
+    /// The deaths are to count as its own faults.
+    pub own: bool,
     left: u32,
     every: u64,
     next: u64,
@@ -49,10 +51,11 @@ pub struct Injection {
 
 impl Injection {
     /// `count` kills, `every` ticks one on average (half to one and a half of it); `second` is in ticks too.
-    pub fn new(victim: usize, count: u32, every: u64, second: u64, now: u64) -> Self {
+    pub fn new(victim: usize, count: u32, every: u64, own: bool, second: u64, now: u64) -> Self {
         let microsecond = (second / 1_000_000).max(1);
         Injection {
             victim,
+            own,
             left: count,
             every,
             next: now,
@@ -93,8 +96,9 @@ impl Injection {
         self.random % below.max(1)
     }
 
-    /// The deadline has passed. `at_rest` is `None` if the victim does not run now.
-    pub fn look(&mut self, at_rest: Option<bool>, in_flight: u64, now: u64) -> Act {
+    /// The deadline has passed. `at_rest` is `None` if the victim does not run now, `in_flight` if it has no requests by
+    /// nature.
+    pub fn look(&mut self, at_rest: Option<bool>, in_flight: Option<u64>, now: u64) -> Act {
         if self.left == 0 || now < self.next {
             return Act::Wait;
         }
@@ -104,7 +108,7 @@ impl Injection {
                 self.next = now.saturating_add(1000 * microsecond);
                 return Act::Wait;
             }
-            Some(true) if self.looks < LOOKS => {
+            Some(at_rest) if self.looks < LOOKS && (at_rest || in_flight == Some(0)) => {
                 self.looks += 1;
                 self.next = now.saturating_add(microsecond * (20 + self.random(200)));
                 return Act::Wait;
@@ -115,7 +119,7 @@ impl Injection {
         self.left -= 1;
         self.counts.kills += 1;
         self.counts.at_work += u32::from(at_rest == Some(false));
-        self.counts.in_flight += u32::from(in_flight != 0);
+        self.counts.in_flight += u32::from(in_flight.is_some_and(|count| count != 0));
         self.next = now.saturating_add(every / 2).saturating_add(self.random(every));
         Act::Kill
     }
@@ -127,26 +131,26 @@ mod tests {
 
     #[test]
     fn a_victim_at_rest_is_given_time_and_then_killed_there() {
-        let mut series = Injection::new(4, 3, 1000, 1_000_000, 10);
+        let mut series = Injection::new(4, 3, 1000, false, 1_000_000, 10);
         assert_eq!(series.deadline(), 10);
-        assert_eq!(series.look(Some(false), 2, 9), Act::Wait, "too early");
-        assert_eq!(series.look(Some(false), 2, 10), Act::Kill);
+        assert_eq!(series.look(Some(false), Some(2), 9), Act::Wait, "too early");
+        assert_eq!(series.look(Some(false), Some(2), 10), Act::Kill);
         assert!((510..1510).contains(&series.deadline()));
         let mut looks = 0;
         loop {
             let now = series.deadline();
             looks += 1;
-            if series.look(Some(true), 0, now) == Act::Kill {
+            if series.look(Some(looks % 2 == 0), Some(0), now) == Act::Kill {
                 break;
             }
             assert!((20..220).contains(&(series.deadline() - now)));
         }
         assert_eq!(looks, LOOKS + 1);
-        assert_eq!(series.look(None, 0, series.deadline()), Act::Wait, "it is being restarted");
-        assert_eq!(series.look(Some(false), 0, series.deadline()), Act::Kill);
+        assert_eq!(series.look(None, None, series.deadline()), Act::Wait, "it is being restarted");
+        assert_eq!(series.look(Some(false), None, series.deadline()), Act::Kill);
         assert_eq!((series.is_over(), series.deadline()), (true, NEVER));
-        assert_eq!(series.look(Some(false), 0, NEVER), Act::Wait);
-        assert_eq!(series.counts(), Counts { kills: 3, at_work: 2, in_flight: 1 });
+        assert_eq!(series.look(Some(false), None, NEVER), Act::Wait);
+        assert_eq!(series.counts(), Counts { kills: 3, at_work: 3, in_flight: 1 });
     }
 
     #[test]

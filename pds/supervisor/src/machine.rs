@@ -413,8 +413,8 @@ impl System for Machine {
         self.order_restart(n)
     }
 
-    fn kill(&mut self, n: usize, count: u32, every: u32) -> Result<(), &'static str> {
-        self.begin_kill(n, count, every)
+    fn kill(&mut self, n: usize, count: u32, every: u32, own: bool) -> Result<(), &'static str> {
+        self.begin_kill(n, count, every, own)
     }
 
     fn send(&mut self, to: Option<usize>, by: By, text: &str) -> usize {

@@ -4,8 +4,8 @@ use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
-use partita_config::Config;
 use partita_config::pd::Pd;
+use partita_config::{Config, Store};
 use partita_protocol::alive::Alive;
 use partita_protocol::disk_stats::{BlkStats, DiskCounters};
 use partita_protocol::ivc_stats::IvcStats;
@@ -23,15 +23,20 @@ fn at<T>(address: usize) -> NonNull<T> {
     NonNull::with_exposed_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
 }
 
-/// Reads the configuration into `place`; nothing if the region is not there or is not what the host tool puts there.
+static CONFIG: Store = Store::new();
+static NOTHING: Config<'static> = Config::new();
+
+/// The configuration; an empty one if the region is not there or is not what the host tool puts there.
 #[inline(never)]
-pub fn read_config(place: &mut Option<Config<'static>>) {
+pub fn config() -> &'static Config<'static> {
     let bytes = *var!(config_size: usize = 0);
-    if bytes != 0 {
-        // SAFETY: the symbol is set together with the map, which is read-only in every PD, so nobody writes it.
-        let text = unsafe { core::slice::from_raw_parts(at(vaddr::CONFIG).as_ptr(), bytes) };
-        *place = partita_config::parse(text).ok();
+    if bytes == 0 {
+        return &NOTHING;
     }
+    // SAFETY: the symbol is set together with the map, which is read-only in every PD, so nobody writes it.
+    CONFIG
+        .parse(unsafe { core::slice::from_raw_parts(at(vaddr::CONFIG).as_ptr(), bytes) })
+        .unwrap_or(&NOTHING)
 }
 
 /// Our request to the timer PD.

@@ -3,7 +3,6 @@
 use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
-use partita_config::Config;
 use partita_config::pd::Pd;
 use partita_protocol::layout::{Service, channel};
 use partita_protocol::supervisor::{StopReason, label};
@@ -52,17 +51,14 @@ impl<T> Once<T> {
 }
 
 static OUTPUT: Once<Output> = Once::new(Output::new());
-/// What is parsed into it is larger than half a stack.
-static CONFIG: Once<Option<Config<'static>>> = Once::new(None);
 static MAIL: Once<Mail> = Once::new(Mail::new());
 
 #[protection_domain]
 fn init() -> Supervisor {
     // SAFETY: the host tool maps the log ring in every PD.
     let logger = unsafe { Logger::at_layout(|| LINE.notify()) };
-    let (Some(mail), Some(config)) = (MAIL.take(), CONFIG.take()) else { panic!("init runs once") };
-    pages::read_config(config);
-    let config = config.get_or_insert_default();
+    let Some(mail) = MAIL.take() else { panic!("init runs once") };
+    let config = pages::config();
     let machine = Machine::new(config, logger, mail);
     // SAFETY: `take` lets this pass once.
     let shell = OUTPUT.take().map(|output| (Shell::new(output), unsafe { pages::shell_link() }));

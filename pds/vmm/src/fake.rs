@@ -320,14 +320,25 @@ impl Guest {
 
     /// The same with several vCPUs.
     pub fn with_vcpus(autostart: bool, vcpus: usize) -> Self {
+        SHARED.with(|shared| {
+            shared.wanted.valid.store(0, Ordering::Relaxed);
+            shared.alive.clear();
+            shared.actual.held.iter().flatten().for_each(|intid| intid.store(0, Ordering::Relaxed));
+        });
+        Self::attach(autostart, vcpus)
+    }
+
+    /// The VMM that this thread's last one is restarted as: the pages are as that one left them.
+    pub fn again(vcpus: usize) -> Self {
+        Self::attach(true, vcpus)
+    }
+
+    fn attach(autostart: bool, vcpus: usize) -> Self {
         let machine = FakeMachine::default();
         let Shared { ram, pages, log, console, backend, timer, request, stats, wanted, actual, alive, bells } =
             SHARED.with(|shared| *shared);
         backend.devices[0].needs_reset.store(0, Ordering::Relaxed);
         timer.fired.store(0, Ordering::Relaxed);
-        wanted.valid.store(0, Ordering::Relaxed);
-        alive.clear();
-        actual.held.iter().flatten().for_each(|intid| intid.store(0, Ordering::Relaxed));
         let attach = |(mine, yours)| Duplex::new(mine, yours);
         let link = Description { id: 3, peers: 2, peer: 1, shared: 0x2000, output: 0x1_0000 };
         let link = Links::new([link].into_iter().collect(), [pages[2]].into_iter(), *bells, 62_500_000);

@@ -4,7 +4,7 @@ use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
 use heapless::Vec;
-use partita_config::{Boot, Cell, Config, Device, Trigger};
+use partita_config::{Boot, Cell, Config, Device, Store, Trigger};
 use partita_guest::lines::Lines;
 use partita_pd_vmm::links::{Description, Links};
 use partita_pd_vmm::load::Images;
@@ -29,6 +29,9 @@ static OWN_STATS: VmmStats = VmmStats::new();
 fn at(address: usize) -> NonNull<u8> {
     NonNull::with_exposed_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
 }
+
+/// partita.json, parsed.
+static CONFIG: Store = Store::new();
 
 /// A prefilled region.
 ///
@@ -69,7 +72,7 @@ fn init() -> Pd {
     let ram = unsafe { GuestRam::new(guest::RAM, at(vaddr::GUEST_RAM), ram_size, 0) };
     // The host tool has checked all this; without it there is no guest to run, and the supervisor reports the panic.
     let ram = ram.expect("guest RAM");
-    let config = partita_config::parse(config).expect("partita.json");
+    let config = CONFIG.parse(config).expect("partita.json");
     let name = pd_name().unwrap_or("");
     let (_, cell) = config.cell_of_pd(name).expect("a cell for this PD in partita.json");
 
@@ -99,10 +102,10 @@ fn init() -> Pd {
         ram,
         images: Images { kernel, initrd, dtb, plain: cell.boot == Boot::Binary },
         vcpus: cell.vcpus.into(),
-        devices: devices(&config, cell),
+        devices: devices(config, cell),
         terminal: Terminal::new(ring, console(cell)),
         lines: lines(cell),
-        links: links(&config, cell),
+        links: links(config, cell),
         timer: TimerLink { request, state },
         cell: cell_link,
         stats,

@@ -121,7 +121,7 @@ pub struct Vmm<'a, M, P> {
     pub(crate) terminal: Terminal<'a, P>,
     pub(crate) links: Option<Links<'a>>,
     pub(crate) stats: &'a VmmStats,
-    alive: &'a Alive,
+    pub(crate) alive: &'a Alive,
     pub(crate) phase: Phase,
     pub(crate) cell: CellLink<'a>,
     /// Epoch of the start that was last asked for.
@@ -210,7 +210,7 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
             // What the page says now may be an earlier life's.
             published: if again { [u32::MAX; 4] } else { [0; 4] },
             fresh: !again,
-            used: [again; MAX_VCPUS],
+            used: core::array::from_fn(|vcpu| again && vcpu < count),
             lines: parts.lines,
             timer: parts.timer,
             alarm: Alarm::new(),

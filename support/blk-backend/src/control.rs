@@ -108,6 +108,14 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         disk.accepted = accepted;
         disk.write_through = below.flush && accepted & feature::FLUSH == 0;
         disk.state = State::Live(queue);
+        if resumed && self.client(client_id).is_some_and(|client| client.is_broken(disk_id)) {
+            // Its guest was told to reset it, and that stands.
+            self.forget(client_id, disk_id);
+            if let Some(disk) = self.disk(client_id, disk_id) {
+                disk.state = State::Broken;
+            }
+            return Status::Ok;
+        }
         if resumed {
             self.resume(client_id, disk_id);
         } else {

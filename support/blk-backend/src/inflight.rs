@@ -95,6 +95,14 @@ impl InflightPage {
         }
     }
 
+    /// Damage.
+    #[cfg(test)]
+    pub fn flip(&self, id: usize, bit: u32) {
+        if let Some(place) = self.entries.get(id) {
+            place.fetch_xor(1 << (bit % 64), Ordering::Relaxed);
+        }
+    }
+
     /// Notes whether a disk is live.
     pub fn set_live(&self, client: usize, disk: usize, live: bool) {
         if let Some(flag) = self.live.get(client).and_then(|disks| disks.get(disk)) {

@@ -168,8 +168,12 @@ impl System {
         for guest in guests {
             backend.add_client(guest.number, guest.ram.ram(), guest.status);
             let window = Window::new(SECTORS * (guest.number as u64 + 1), SECTORS, sectors).unwrap();
-            let config =
-                DiskConfig { window, read_only: false, serial: *b"serial\0\0\0\0\0\0\0\0\0\0\0\0\0\0" };
+            let config = DiskConfig {
+                window,
+                read_only: false,
+                serial: *b"serial\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+                rate: Rate::default(),
+            };
             backend.add_disk(guest.number, 0, config).unwrap();
         }
         backend.open();
@@ -194,6 +198,24 @@ impl System {
 
     /// A new life of the backend: the device is reset, what was in flight is lost; the guests and the page stay.
     pub fn restart(&mut self) {
+        self.renew();
+        for n in 0..self.guests.len() {
+            self.start(n);
+        }
+    }
+
+    /// [`System::restart`], whatever the backend answers.
+    pub fn restart_loosely(&mut self) {
+        self.renew();
+        for n in 0..self.guests.len() {
+            let (layout, features) = (self.guests[n].driver.layout, self.guests[n].features);
+            let queue = [0, 0, layout.size.into(), layout.desc, layout.avail, layout.used];
+            let _ = self.call(n, label::QUEUE, &queue);
+            let _ = self.call(n, label::START, &[0, features]);
+        }
+    }
+
+    fn renew(&mut self) {
         let old = self.backend.device();
         let rams: Vec<_> = self.guests.iter().map(|guest| guest.ram).collect();
         let p = *old.properties();
@@ -202,9 +224,6 @@ impl System {
         device.durable.clone_from(&old.durable);
         *device.properties_mut() = p;
         self.backend = Self::backend(device, &self.guests, &self.reports, self.page);
-        for n in 0..self.guests.len() {
-            self.start(n);
-        }
     }
 
     /// Delivers whatever events are due, once. Requests that finish are added to `done`.

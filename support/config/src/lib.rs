@@ -14,6 +14,7 @@
 mod address;
 #[cfg(feature = "std")]
 pub mod host;
+mod parse;
 mod partition;
 pub mod passthrough;
 pub mod pd;
@@ -21,6 +22,7 @@ mod schema;
 mod size;
 
 pub use address::Address;
+pub use parse::{Store, parse, parse_into};
 pub use partition::Partition;
 pub use passthrough::{Passthrough, Trigger};
 pub use pd::Pd;
@@ -30,15 +32,3 @@ pub use schema::{
 };
 pub use serde_json_core::de::Error;
 pub use size::Size;
-
-/// The target's parser: no file that the host tool accepted fails here.
-///
-/// # Errors
-/// The parser's own, without a path; `host::parse` has a message for a person.
-pub fn parse(text: &[u8]) -> Result<Config<'_>, Error> {
-    let (config, used) = serde_json_core::from_slice::<Config<'_>>(text)?;
-    match text.get(used..) {
-        Some(rest) if rest.iter().all(u8::is_ascii_whitespace) => Ok(config),
-        _ => Err(Error::TrailingCharacters),
-    }
-}

@@ -10,23 +10,18 @@ use serde::{Deserialize, Serialize};
 use crate::{Partition, Passthrough, Size, passthrough::MAX_PASSTHROUGH};
 
 /// The whole file.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Config<'a> {
     /// For editors; ignored.
-    #[serde(rename = "$schema", default, borrow, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "$schema", skip_serializing_if = "Option::is_none")]
     pub schema: Option<&'a str>,
     /// Disk controllers, one `blk` PD each. The position is the `n` of [`layout::Service::Blk`].
-    #[serde(default, borrow)]
     pub controllers: Vec<Controller<'a>, MAX_CONTROLLERS>,
     /// Guests. The position is the cell's number everywhere: channels, addresses, console keys.
-    #[serde(borrow)]
     pub cells: Vec<Cell<'a>, MAX_CELLS>,
     /// Memory that cells share. The position is the link's number at `ivc`.
-    #[serde(default, borrow)]
     pub links: Vec<Link<'a>, MAX_LINKS>,
     /// Who may connect to whom by virtio-vsock.
-    #[serde(default, borrow)]
     pub sockets: Vec<Socket<'a>, MAX_SOCKETS>,
 }
 
@@ -230,6 +225,12 @@ pub struct Disk<'a> {
     /// What the guest gets for GET_ID, at most 20 bytes. Without it: `<cell>-<number>`.
     #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
     pub serial: Option<&'a str>,
+    /// Most requests per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iops: Option<u32>,
+    /// Most bytes per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<Size>,
 }
 
 /// Who may open connections to whom.
@@ -263,6 +264,17 @@ pub enum Device {
 }
 
 impl<'a> Config<'a> {
+    /// Nothing at all.
+    pub const fn new() -> Self {
+        Self {
+            schema: None,
+            controllers: Vec::new(),
+            cells: Vec::new(),
+            links: Vec::new(),
+            sockets: Vec::new(),
+        }
+    }
+
     /// Number and entry of a cell.
     pub fn cell(&self, name: &str) -> Option<(usize, &Cell<'a>)> {
         self.cells.iter().enumerate().find(|(_, cell)| cell.name == name)

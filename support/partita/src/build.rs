@@ -23,7 +23,7 @@ use crate::{
 pub(crate) const PDS: &[&str] = &["supervisor", "timer", "console", "blk", "ivc", "vmm"];
 
 /// Programs for the Linux guest, linked statically; the guest's recipe puts them into the initramfs.
-const GUEST_PROGRAMS: &[&str] = &["partitactl"];
+const GUEST_PROGRAMS: &[&str] = &["partitactl", "partita-pipe"];
 
 /// What was built.
 #[derive(Clone, Debug)]

@@ -50,6 +50,8 @@ pub const GUEST: &[Tool] = &[
     tool("gzip", "gzip"),
     tool("xz", "xz-utils"),
     tool("dpkg-deb", "dpkg"),
+    tool("make", "make"),
+    tool("aarch64-linux-gnu-gcc", "gcc-aarch64-linux-gnu"),
 ];
 /// What looks into the guest's disk after the smoke test.
 pub const DISK: &[Tool] = &[tool("e2fsck", "e2fsprogs"), tool("debugfs", "e2fsprogs")];

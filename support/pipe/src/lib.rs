@@ -15,6 +15,7 @@ mod end;
 pub mod linux;
 #[cfg(all(test, loom))]
 mod loom;
+pub mod pattern;
 mod pipe;
 mod session;
 mod sync;

@@ -1,6 +1,6 @@
 //! Interleavings that the memory model allows, of two ends that run at the same time.
 //!
-//! `RUSTFLAGS="--cfg loom" cargo test -p partita-pipe --release --lib loom`
+//! `RUSTFLAGS="--cfg loom" cargo test -p partita-link-pipe --release --lib loom`
 //!
 //! The ring's own models are in `partita-ring`; here it is about sessions: that two ends which come at the same time find
 //! each other, and that an end which is restarted is never taken for its earlier life.
@@ -15,10 +15,10 @@ use partita_ring::{AtomicU64, Header, Mine, Yours};
 
 use crate::{End, Error, Sections, Session, Wait};
 
-/// All interleavings with up to three preemptions: without a bound there are too many to finish.
+/// All interleavings with up to two preemptions: without a bound there are too many to finish.
 fn model(f: impl Fn() + Sync + Send + 'static) {
     let mut builder = ::loom::model::Builder::new();
-    builder.preemption_bound = Some(3);
+    builder.preemption_bound = Some(2);
     builder.check(f);
 }
 

@@ -36,6 +36,11 @@ impl<'a, B: Bell> Pipe<'a, B> {
         &mut self.bell
     }
 
+    /// The doorbell, to look at.
+    pub fn bell_ref(&self) -> &B {
+        &self.bell
+    }
+
     fn tell(&mut self) {
         if self.end.take_bell() {
             self.bell.ring();

@@ -262,10 +262,10 @@ impl Disk {
         (word >> 16) as u16
     }
 
-    /// Waits, asleep, until `count` more requests are used. False after five seconds, or if the device needs a reset.
+    /// Waits, asleep, until `count` more requests are used. False after thirty seconds, or if the device needs a reset.
     pub fn wait(&mut self, count: u16) -> bool {
         let wanted = self.used.wrapping_add(count);
-        let until = now() + 5 * frequency();
+        let until = now() + 30 * frequency();
         while Self::used_index() != wanted {
             if now() > until || read(BASE + reg::STATUS) & NEEDS_RESET != 0 {
                 return false;
@@ -282,7 +282,7 @@ impl Disk {
     /// As [`Disk::wait`], awake and deaf to interrupts.
     pub fn spin(&mut self, count: u16) -> bool {
         let wanted = self.used.wrapping_add(count);
-        let until = now() + 5 * frequency();
+        let until = now() + 30 * frequency();
         while Self::used_index() != wanted {
             if now() > until {
                 return false;

@@ -10,6 +10,8 @@ pub mod blk;
 #[cfg(target_os = "none")]
 pub mod check;
 #[cfg(target_os = "none")]
+pub mod link;
+#[cfg(target_os = "none")]
 pub mod machine;
 #[cfg(target_os = "none")]
 pub mod nonsense;

@@ -166,6 +166,23 @@ pub fn wait_for(intid: u32, seconds: u64, handle: impl FnOnce()) -> bool {
     false
 }
 
+/// The digit behind `key` in the device tree, where the command line is. `dtb` is what the guest was started with.
+pub fn digit_after(dtb: u64, key: &[u8]) -> Option<u64> {
+    // SAFETY: the boot protocol: a device tree, whose second word is its size, big-endian.
+    let bytes = unsafe {
+        let size = u32::from_be(((dtb + 4) as *const u32).read_volatile());
+        core::slice::from_raw_parts(dtb as *const u8, size as usize)
+    };
+    let at = bytes.windows(key.len()).position(|window| window == key)?;
+    let digit = bytes.get(at + key.len())?;
+    digit.is_ascii_digit().then(|| u64::from(digit - b'0'))
+}
+
+/// Eighths of a second on the clock that all guests share.
+pub fn eighths() -> u64 {
+    now() / (frequency() / 8)
+}
+
 /// Load of 1, 2, 4 or 8 bytes from a device.
 pub fn read_width(address: u64, width: u8) -> u64 {
     let value;

@@ -14,6 +14,7 @@ use clap::Parser;
 use partita::{
     build::{self, Built},
     context::{Context, Options},
+    fail,
     failure::{Failure, Result},
     process,
     qemu::Machine,
@@ -26,9 +27,9 @@ use crate::disk;
 /// The prompt of the root shell on the disk.
 pub const PROMPT: &str = "root@debian1:~# ";
 /// From QEMU's start to the prompt. Seconds on an idle machine; the limit is for a loaded one.
-pub const BOOT: Duration = Duration::from_secs(180);
+pub const BOOT: Duration = Duration::from_secs(300);
 /// For a command that does little.
-pub const SOON: Duration = Duration::from_secs(60);
+pub const SOON: Duration = Duration::from_secs(120);
 /// What the supervisor says last.
 pub const POWERED_OFF: &str = "[supervisor] power off: ok";
 
@@ -56,30 +57,49 @@ pub fn context(description: Option<&Path>) -> Result<Context> {
 /// As [`Context::new`]; the description cannot be written.
 pub fn one_guest() -> Result<Context> {
     let mut context = context(None)?;
-    let file = |name: &str| context.guest_dir().join(name).display().to_string();
-    let text = format!(
-        r#"{{
-  "controllers": [{{ "name": "disk0", "kind": "virtio-mmio", "slot": 0 }}],
-  "cells": [
-    {{
-      "name": "debian1",
-      "memory": "512M",
-      "kernel": "{}",
-      "initrd": "{}",
-      "cmdline": "console=hvc0 root=/dev/vda rw",
-      "disks": [{{ "controller": "disk0", "partition": "debian1" }}]
-    }}
-  ]
-}}
-"#,
-        file("Image"),
-        file("initrd.gz")
-    );
-    let dir = context.build_dir().join("test");
-    build::create(&dir)?;
-    context.options.description = dir.join("one-guest.json");
-    build::write(&context.options.description, text.as_bytes())?;
+    context.options.description = describe("one-guest", &[debian(1, "")?])?;
     Ok(context)
+}
+
+/// A cell like those of the default system; `more` is more keys, each with its comma behind it.
+///
+/// # Errors
+/// As [`Context::new`].
+pub fn debian(n: usize, more: &str) -> Result<String> {
+    let context = context(None)?;
+    let file = |name: &str| context.guest_dir().join(name).display().to_string();
+    let (kernel, initrd) = (file("Image"), file("initrd.gz"));
+    Ok(format!(
+        r#"{{ "name": "debian{n}", "memory": "512M", "kernel": "{kernel}", "initrd": "{initrd}", {more}
+      "cmdline": "console=hvc0 root=/dev/vda rw", "disks": [{{ "controller": "disk0", "partition": "debian{n}" }}] }}"#
+    ))
+}
+
+/// A cell that runs one of the bare-metal guests, called as that; `more` as for [`debian`].
+///
+/// # Errors
+/// They do not compile.
+pub fn bare(guest: &str, more: &str) -> Result<String> {
+    build_guests()?;
+    let kernel = context(None)?.build_dir().join("target").join(tools::TARGET).join("release").join(guest);
+    let kernel = kernel.display();
+    Ok(format!(
+        r#"{{ "name": "{guest}", "memory": "16M", {more} "boot": "binary", "kernel": "{kernel}", "console": "pl011" }}"#
+    ))
+}
+
+/// Writes the description of a system of these cells and one disk controller into `build/test`.
+///
+/// # Errors
+/// It cannot be written.
+pub fn describe(name: &str, cells: &[String]) -> Result<PathBuf> {
+    let dir = context(None)?.build_dir().join("test");
+    build::create(&dir)?;
+    let path = dir.join(format!("{name}.json"));
+    let controllers = r#"[{ "name": "disk0", "kind": "virtio-mmio", "slot": 0 }]"#;
+    let text = format!("{{ \"controllers\": {controllers}, \"cells\": [\n{}\n] }}\n", cells.join(",\n"));
+    build::write(&path, text.as_bytes())?;
+    Ok(path)
 }
 
 /// A running system.
@@ -92,6 +112,8 @@ pub struct System {
     pub original: PathBuf,
     log: PathBuf,
     trace: PathBuf,
+    /// How many numbers were used to tell answers apart.
+    pub(crate) numbers: u32,
 }
 
 /// Builds are not run at the same time.
@@ -132,7 +154,7 @@ impl System {
         machine.arguments.extend(qemu_arguments.iter().map(ToString::to_string));
         let log = file("log");
         let session = Session::start(&mut machine.command(), &log)?;
-        Ok(Self { session, disk, original, log, trace })
+        Ok(Self { session, disk, original, log, trace, numbers: 0 })
     }
 
     /// Waits for the shell.
@@ -190,6 +212,24 @@ fn request(line: &str) -> Option<(bool, u64, u64)> {
     Some((write, number("sector")?, number("nsectors")?))
 }
 
+/// Nothing but guest output and good news so far: no panic or fault of a PD, as the monitor, the supervisor or the kernel
+/// reports it.
+///
+/// # Errors
+/// The line that says otherwise.
+pub fn no_trouble(system: &System) -> Result {
+    const TROUBLE: &[&str] = &["panic", "fault", "FAILED", "needs reset", "dropped"];
+    let printed = system.printed()?;
+    // Log lines of PDs, and what comes before the first one (the kernel's and the monitor's).
+    let ours = printed.lines().filter(|line| line.starts_with('[') && !line.starts_with("[ "));
+    for line in ours.chain(printed.lines().take_while(|line| !line.starts_with('['))) {
+        if TROUBLE.iter().any(|word| line.contains(word)) {
+            fail!("the system reports trouble: {line}");
+        }
+    }
+    Ok(())
+}
+
 /// Builds the bare-metal guests of `tests/guests`.
 ///
 /// # Errors
@@ -211,6 +251,19 @@ pub fn build_guests() -> Result {
 /// If the system cannot be started or the test fails.
 pub fn with_system(name: &str, description: Option<&Path>, test: impl FnOnce(&mut System) -> Result) {
     with_machine(name, description, &[], test);
+}
+
+/// As [`with_system`], for the system that `make run` starts: two Debian guests.
+///
+/// # Panics
+/// As [`with_system`].
+pub fn default_system(name: &str, test: impl FnOnce(&mut System) -> Result) {
+    let context = context(None).unwrap_or_else(|failure| panic!("{name}: {failure}"));
+    with_machine(name, Some(&context.options.description), &[], |system| {
+        // From the first log line on, console takes what is typed.
+        system.session.expect("[blk_", BOOT)?;
+        test(system)
+    });
 }
 
 /// As [`with_system`], with more arguments for QEMU.

@@ -4,3 +4,6 @@ pub mod check;
 pub mod disk;
 pub mod fixture;
 pub mod qmp;
+pub mod soak;
+pub mod specification;
+pub mod terminal;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Shared-memory links of Partita (docs/ivc.md) as character devices /dev/hivc<id>.
+ * Shared-memory links of Partita (docs/links.md) as character devices /dev/hivc<id>.
  *
  * The interface is that of hvisor's guest driver: mmap offset 0 is the control table, 0x1000 on the shared memory; poll
  * reports each doorbell once; one ioctl lists the links. Where this driver differs, it is stricter: every open file sees

@@ -44,9 +44,13 @@ pub fn restart(system: &mut impl System, n: usize, out: &mut dyn Write) -> fmt::
     }
 }
 
-/// `kill NAME [COUNT [MILLISECONDS]]`
+/// `kill NAME [COUNT [MILLISECONDS [own]]]`: with `own` the deaths count as the PD's own faults.
 pub fn kill(system: &mut impl System, words: &[&str], out: &mut dyn Write) -> fmt::Result {
     let usage = "kill takes the name of a PD, how often, and every how many milliseconds: kill NAME [COUNT [EVERY]]\n";
+    let (words, own) = match words {
+        [rest @ .., "own"] => (rest, true),
+        words => (words, false),
+    };
     let (name, count, every) = match words {
         [name] => (name, Ok(1), Ok(EVERY)),
         [name, count] => (name, count.parse(), Ok(EVERY)),
@@ -57,7 +61,7 @@ pub fn kill(system: &mut impl System, words: &[&str], out: &mut dyn Write) -> fm
     let Some(n) = find(system, name) else {
         return writeln!(out, "there is no PD {name} (services lists all)");
     };
-    match system.kill(n, count, every) {
+    match system.kill(n, count, every, own) {
         Ok(()) => writeln!(out, "{name}: killed {count} times, every {every} ms"),
         Err(why) => writeln!(out, "{name} {why}"),
     }

@@ -119,8 +119,8 @@ pub trait System {
     fn pd(&self, n: usize) -> Option<PdView>;
     /// Starts it again. `Err` says why not, after its name.
     fn restart_pd(&mut self, n: usize) -> Result<(), &'static str>;
-    /// Begins to kill it `count` times, `every` milliseconds.
-    fn kill(&mut self, n: usize, count: u32, every: u32) -> Result<(), &'static str>;
+    /// Begins to kill it `count` times, `every` milliseconds; `own`: as if by its own fault.
+    fn kill(&mut self, n: usize, count: u32, every: u32, own: bool) -> Result<(), &'static str>;
     /// A message to a cell, or to all. The result is to how many.
     fn send(&mut self, to: Option<usize>, by: By, text: &str) -> usize;
     /// Stops all cells and switches the machine off.

@@ -302,3 +302,64 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_restarted_vmm_stops_its_vcpus_and_starts_its_guest_as_wanted() {
+    for vcpus in [1, 3] {
+        let mut world = World::new(vcpus);
+        // An interrupt is in the guest when the VMM dies.
+        world.guest.vmm.gic.set_line(0, 33, true);
+        world.guest.vmm.deliver();
+        world.guest.wanted.publish(1, CellState::Running);
+
+        let mut guest = Guest::again(vcpus);
+        guest.machine.0.borrow_mut().runs[0] = true;
+        let mut world = World {
+            kept: None,
+            vcpus,
+            guest: {
+                assert_eq!(guest.vmm.begin(), Next::Receive);
+                guest
+            },
+        };
+        let calls = world.guest.calls();
+        assert_eq!(
+            calls[..2],
+            [(0, backend::RESET), (0, backend::INFO)],
+            "no request of the guest before is in flight"
+        );
+        assert!(matches!(world.guest.vmm.phase, Phase::Preparing(_)));
+        let registers = world.guest.machine.0.borrow_mut().context(0)[registers::X0..][..5].to_vec();
+        assert_eq!(registers, [guest::GICC, 33, 1023, 1023, 1023], "what may be active is ended");
+        world.settle();
+        assert_eq!(world.guest.vmm.phase, Phase::Running);
+        assert_eq!(
+            (0..vcpus).map(|n| world.runs(n)).collect::<Vec<_>>(),
+            (0..vcpus).map(|n| n == 0).collect::<Vec<_>>()
+        );
+        assert_eq!(world.guest.actual.epoch.load(Ordering::Relaxed), 1);
+        assert_eq!(world.guest.actual.state.load(Ordering::Relaxed), CellState::Running as u32);
+    }
+}
+
+#[test]
+fn a_restarted_vmm_whose_guest_is_not_wanted_says_that_it_is_off() {
+    let world = World::new(1);
+    assert_eq!(world.guest.actual.state.load(Ordering::Relaxed), CellState::Running as u32);
+    world.guest.wanted.publish(0, CellState::Stopped);
+    let mut guest = Guest::again(1);
+    guest.machine.0.borrow_mut().runs[0] = true;
+    assert_eq!(guest.vmm.begin(), Next::Receive);
+    assert!(!guest.machine.0.borrow().runs[0]);
+    assert_eq!(guest.actual.state.load(Ordering::Relaxed), CellState::Stopped as u32);
+}
+
+#[test]
+fn a_ping_is_answered_and_changes_nothing_else() {
+    let mut world = World::new(1);
+    let before = world.guest.calls().len();
+    world.notify(1 << channel::PING);
+    world.notify(1 << channel::PING);
+    assert_eq!(world.guest.vmm.alive.beats(), 2);
+    assert_eq!((world.guest.calls().len(), world.guest.vmm.phase), (before, Phase::Running));
+}

@@ -217,6 +217,66 @@ impl Run {
     }
 }
 
+#[test]
+fn a_broken_disk_stays_broken_until_its_reset() {
+    let mut s = System::new(1, 16, offered());
+    let told = |s: &System| s.guests[0].status.devices[0].needs_reset.load(Ordering::Acquire);
+    assert!(s.guests[0].send(kind::OUT, 0, &[1; 512], 512));
+    // A head outside the ring.
+    let avail = s.guests[0].driver.layout.avail;
+    s.guests[0].ram.ram().write_obj(avail + 4, &0xffffu16).unwrap();
+    s.step(&mut Vec::new());
+    assert_eq!(told(&s), 1);
+    s.restart();
+    s.guests[0].ram.ram().write_obj(avail + 4, &0u16).unwrap();
+    s.backend.kicked(0);
+    s.step(&mut Vec::new());
+    assert!(s.backend.device().log.is_empty(), "nothing is fetched");
+    assert_eq!(told(&s), 1);
+    assert_eq!(s.call(0, label::RESET, &[0]).0, Status::Ok);
+    assert_eq!(told(&s), 0);
+}
+
+proptest::proptest! {
+    /// Bits of the in-flight page flip while the backend is dead: whatever it then believes, it neither panics nor loops
+    /// nor touches what is no guest's, and after their resets both guests' disks work again.
+    #[test]
+    fn flipped_bits_in_the_page(flips in proptest::collection::vec((0usize..MAX_FLIGHTS, 0u32..64), 1..40)) {
+        let mut s = System::new(2, 6, offered());
+        let mut done = Vec::new();
+        for n in 0..2 {
+            for sector in 0..3 {
+                assert!(s.guests[n].send(kind::OUT, sector, &[7; 512], 512));
+            }
+        }
+        s.step(&mut done);
+        for (id, bit) in flips {
+            s.page.flip(id, bit);
+        }
+        s.restart_loosely();
+        for _ in 0..50 {
+            s.backend.device_mut().finish_all();
+            s.backend.interrupt();
+            let _ = s.backend.run();
+        }
+        assert!(s.backend.device().bytes[..(SECTORS * 512) as usize].iter().all(|b| *b == 0), "before the first window");
+        for n in 0..2 {
+            assert_eq!(s.call(n, label::RESET, &[0]).0, Status::Ok);
+            let ram = s.guests[n].ram.ram();
+            s.guests[n].driver = DriverQueue::new(ram, BASE, QUEUE, true);
+            s.guests[n].sent.clear();
+            s.guests[n].free_slots = (0..u64::from(QUEUE)).collect();
+            s.start(n);
+        }
+        let _ = s.backend.take_notify();
+        for n in 0..2 {
+            assert_eq!(one(&mut s, n, kind::OUT, 0, &[9; 512]).status, OK);
+            assert_eq!(one(&mut s, n, kind::IN, 0, &[0; 512]).data, [9; 512]);
+        }
+        assert_eq!(s.backend.free.count_ones(), 6, "no number is lost");
+    }
+}
+
 /// Stores of the whole script.
 fn stores(features: u64) -> u64 {
     let before = crash::stores();

@@ -21,10 +21,10 @@ use crate::board::{Board, DeviceAt, Irq};
 
 /// Name of the region of the GIC's virtual CPU interface.
 const GICV: &str = "gicv";
-/// Stack of every PD: parsing partita.json is what needs most.
-const STACK: u64 = 0x4_0000;
+/// Stack of every PD: more than twice what the default system was seen to need in a debug build.
+const STACK: u64 = 0x1_0000;
 /// The VMM also keeps its devices there, the supervisor the state of all its children.
-const VMM_STACK: u64 = 0x5_0000;
+const VMM_STACK: u64 = 0x1_0000;
 /// Stack of a PD that does not parse it.
 const SMALL_STACK: u64 = 0x4000;
 /// Name of the broker.

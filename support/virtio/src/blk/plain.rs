@@ -135,7 +135,8 @@ mod tests {
             1 => Just(BASE + SIZE - 1),
             1 => Just(BASE - 1),
         ];
-        let len = prop_oneof![Just(0u32), Just(1), Just(16), Just(511), Just(512), Just(4096), Just(u32::MAX)];
+        let len =
+            prop_oneof![Just(0u32), Just(1), Just(16), Just(511), Just(512), Just(4096), Just(u32::MAX)];
         (addr, len, any::<bool>()).prop_map(|(addr, len, writable)| Buffer { addr, len, writable })
     }
 

@@ -15,7 +15,7 @@ mod guest {
     /// Sectors of 4096 bytes that are used.
     const PLACES: u64 = 256;
     /// From one request to the end of the next, microseconds. What a loaded host adds is in it.
-    const BOUND: u64 = 1_000_000;
+    const BOUND: u64 = 2_000_000;
 
     /// What is written at a place in a round: no two blocks are equal.
     fn pattern(place: u64, round: u64) -> [u8; 4096] {
@@ -36,6 +36,8 @@ mod guest {
     #[unsafe(no_mangle)]
     extern "C" fn guest_main(_: u64) {
         machine::enable_interrupts(&[27, blk::INTID]);
+        // The UART is on, both ways, so that there is something to type to.
+        machine::write(guest::UART + 0x30, 0x301);
         let Some(mut disk) = Disk::start() else {
             println!("victim: FAIL: its disk does not start");
             return;

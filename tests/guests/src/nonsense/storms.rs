@@ -63,7 +63,11 @@ pub const SUBJECT: Subject = Subject {
             read(guest::UART + 0xfe0) == 0x11
         }),
         ("2000 calls for the PSCI version", || (0..2000).all(|_| smc([0x8400_0000, 0, 0, 0]) == 0x1_0001)),
-        ("2000 hypercalls", || (0..2000).all(|n| machine::hvc(n) == u64::MAX)),
+        ("2000 hypercalls", || {
+            // Some have an answer: where links are.
+            let answered = (0..2000).filter(|n| machine::hvc(*n) != u64::MAX).count();
+            answered < 20
+        }),
         ("1000 WFIs with a timer that is due", || {
             for _ in 0..1000 {
                 set_timer(Some(0));

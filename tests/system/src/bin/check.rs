@@ -15,9 +15,9 @@ use partita_system_tests::check::{
 };
 
 /// Crates whose unsafe code Miri can run; small numbers of random cases, because Miri is a thousand times slower.
-const MIRI: &[&str] = &["partita-ring", "partita-virtio"];
+const MIRI: &[&str] = &["partita-ring", "partita-virtio", "partita-link-pipe"];
 /// Crates with `cfg(loom)` models.
-const LOOM: &[&str] = &["partita-ring"];
+const LOOM: &[&str] = &["partita-ring", "partita-link-pipe"];
 /// Freestanding programs that the linter must see for the target, too.
 const FREESTANDING: &[&str] = &[
     "partita-pd-blk",

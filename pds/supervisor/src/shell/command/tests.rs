@@ -17,7 +17,7 @@ pub struct Fake {
     disks: usize,
     pub orders: std::vec::Vec<(usize, Order)>,
     pub off: bool,
-    pub kills: std::vec::Vec<(usize, u32, u32)>,
+    pub kills: std::vec::Vec<(usize, u32, u32, bool)>,
     pub restarted: std::vec::Vec<usize>,
     pub by: std::vec::Vec<By>,
     pub log: std::string::String,
@@ -147,8 +147,8 @@ impl System for Fake {
         if n == 0 { Err("cannot") } else { Ok(()) }
     }
 
-    fn kill(&mut self, n: usize, count: u32, every: u32) -> Result<(), &'static str> {
-        self.kills.push((n, count, every));
+    fn kill(&mut self, n: usize, count: u32, every: u32, own: bool) -> Result<(), &'static str> {
+        self.kills.push((n, count, every, own));
         Ok(())
     }
 
@@ -371,7 +371,11 @@ fn protection_domains_are_listed_restarted_and_killed() {
     assert_eq!(run(&mut system, "kill blk_disk0"), "blk_disk0: killed 1 times, every 1000 ms\n");
     run(&mut system, "kill blk_disk0 500");
     run(&mut system, "kill timer 3 20");
-    assert_eq!(system.kills, [(4, 1, 1000), (4, 500, 1000), (0, 3, 20)]);
+    run(&mut system, "kill timer 3 20 own");
+    assert_eq!(
+        system.kills,
+        [(4, 1, 1000, false), (4, 500, 1000, false), (0, 3, 20, false), (0, 3, 20, true)]
+    );
     for line in [
         "kill",
         "kill blk_disk0 x",
@@ -383,5 +387,5 @@ fn protection_domains_are_listed_restarted_and_killed() {
         assert!(run(&mut system, line).starts_with("kill takes"), "{line}");
     }
     assert!(run(&mut system, "kill vmm_x").starts_with("there is no PD vmm_x"));
-    assert_eq!(system.kills.len(), 3);
+    assert_eq!(system.kills.len(), 4);
 }

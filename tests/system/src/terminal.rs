@@ -1,0 +1,164 @@
+//! One terminal, several guests: bringing a console to the front, talking to the guest or to the management shell there.
+//!
+//! Who comes back to a console is shown its last lines again. So whatever is waited for has a number that was not used
+//! before.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use partita::{fail, failure::Result};
+
+use crate::fixture::{BOOT, SOON, System};
+
+/// The management shell's prompt.
+pub const SHELL: &str = "partita> ";
+/// How often something is looked at.
+const POLL: Duration = Duration::from_millis(300);
+
+/// A row of `cells`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cell {
+    /// Its state.
+    pub state: String,
+    /// Starts since the first.
+    pub epoch: u64,
+    /// VM exits.
+    pub exits: u64,
+    /// Why it ended by itself, or `-`.
+    pub ended: String,
+}
+
+impl System {
+    /// A number that nobody has used.
+    fn number(&mut self) -> u32 {
+        self.numbers += 1;
+        self.numbers
+    }
+
+    /// Brings the console of guest `n`, from 1, to the front.
+    ///
+    /// # Errors
+    /// It does not come.
+    pub fn front(&mut self, n: usize) -> Result {
+        self.session.send(&format!("\x1d{n}"))?;
+        self.session.expect(&format!("[console] guest {n}: "), SOON).map(drop)
+    }
+
+    /// Runs a command in the shell of guest `n`, from 1, which must succeed.
+    ///
+    /// # Errors
+    /// It fails, or the guest does not answer.
+    pub fn guest(&mut self, n: usize, command: &str, within: Duration) -> Result<String> {
+        self.front(n)?;
+        self.session.shell_ok(command, within)
+    }
+
+    /// Waits until the shell of guest `n` answers: after a start it has to boot.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn alive(&mut self, n: usize) -> Result {
+        self.front(n)?;
+        let end = Instant::now() + BOOT;
+        loop {
+            let number = self.number();
+            self.session.send(&format!("\nprintf '@@%s%s@@\\n' alive {number}\n"))?;
+            match self.session.expect(&format!("@@alive{number}@@"), Duration::from_secs(5)) {
+                Ok(_) => return Ok(()),
+                Err(failure) if Instant::now() > end => return Err(failure),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Runs a command of the management shell; what it says.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn manage(&mut self, command: &str) -> Result<String> {
+        let number = self.number();
+        self.session.send(&format!("\x1d0nonsense{number}\r"))?;
+        self.session.expect(&format!("there is no command nonsense{number}"), SOON)?;
+        self.session.expect(SHELL, SOON)?;
+        self.session.send(&format!("{command}\r"))?;
+        self.session.expect(&format!("{command}\n"), SOON)?;
+        self.session.expect(SHELL, SOON)
+    }
+
+    /// Gives an order and checks the answer.
+    ///
+    /// # Errors
+    /// Another answer.
+    pub fn order(&mut self, order: &str, cell: &str, answer: &str) -> Result {
+        let said = self.manage(&format!("{order} {cell}"))?;
+        let wanted = format!("{cell}: {answer}");
+        if !said.lines().any(|line| line == wanted) {
+            fail!("`{order} {cell}` was answered with: {said}");
+        }
+        Ok(())
+    }
+
+    /// What the management shell says of a cell.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn cell(&mut self, name: &str) -> Result<Cell> {
+        let table = self.manage("cells")?;
+        let row = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let row = row.filter(|words| words.get(1) == Some(&name)).find_map(|words| match words.as_slice() {
+            [_, _, state, _, _, epoch, exits, ended] => Some(Cell {
+                state: (*state).to_owned(),
+                epoch: epoch.parse().ok()?,
+                exits: exits.parse().ok()?,
+                ended: (*ended).to_owned(),
+            }),
+            _ => None,
+        });
+        match row {
+            Some(cell) => Ok(cell),
+            None => fail!("`cells` says nothing of {name}: {table}"),
+        }
+    }
+
+    /// Waits until a cell is as `good` says.
+    ///
+    /// # Errors
+    /// It does not become so.
+    pub fn until(&mut self, name: &str, what: &str, good: impl Fn(&Cell) -> bool) -> Result<Cell> {
+        self.until_within(name, what, SOON, good)
+    }
+
+    /// [`System::until`] with a limit of its own.
+    ///
+    /// # Errors
+    /// As that.
+    pub fn until_within(
+        &mut self,
+        name: &str,
+        what: &str,
+        within: Duration,
+        good: impl Fn(&Cell) -> bool,
+    ) -> Result<Cell> {
+        let end = Instant::now() + within;
+        loop {
+            let cell = self.cell(name)?;
+            if good(&cell) {
+                return Ok(cell);
+            }
+            if Instant::now() > end {
+                fail!("{name} does not become {what}: {cell:?}");
+            }
+            thread::sleep(POLL);
+        }
+    }
+
+    /// Waits until a cell has been started `epoch` times after the first and runs.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn started(&mut self, name: &str, epoch: u64) -> Result<Cell> {
+        self.until(name, &format!("start {epoch}"), |cell| cell.state == "running" && cell.epoch == epoch)
+    }
+}
