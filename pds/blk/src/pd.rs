@@ -13,7 +13,7 @@ use partita_blk_backend::{REPLY_MRS, TICKS, Tables};
 use partita_protocol::MAX_CELLS;
 use partita_protocol::backend::Status;
 use partita_protocol::layout::{channel, vaddr};
-use partita_protocol::timer::{TimerRequest, TimerState};
+use partita_protocol::timer::{NEVER, TimerRequest, TimerState};
 use partita_ring::log::Logger;
 use partita_storage::device::BlockDevice;
 use sel4_microkit::{
@@ -73,6 +73,8 @@ struct Ticks {
     period: u64,
     /// When the next one is, if one was asked for.
     next: Option<u64>,
+    /// What timer was asked for and has not done yet, or [`NEVER`].
+    asked: u64,
 }
 
 impl Ticks {
@@ -85,21 +87,30 @@ impl Ticks {
             )
         };
         let period = cntfrq().saturating_mul(timeout_ms.into()) / 1000 / u64::from(TICKS);
-        Ticks { request, state, period, next: None }
+        Ticks { request, state, period, next: None, asked: NEVER }
     }
 
-    fn ask(&mut self) {
-        if self.next.is_none() {
-            let next = cntpct().saturating_add(self.period);
-            self.next = Some(next);
-            self.request.deadline.store(next, Ordering::Release);
+    /// Sees to it that a tick comes, if one is wanted, and a wake-up at the time given, if one is.
+    fn ask(&mut self, tick: bool, wake: Option<u64>) {
+        if tick && self.next.is_none() {
+            self.next = Some(cntpct().saturating_add(self.period));
+        }
+        let wanted = self.next.unwrap_or(NEVER).min(wake.unwrap_or(NEVER));
+        // What comes too early is asked for again.
+        if wanted < self.asked {
+            self.asked = wanted;
+            self.request.deadline.store(wanted, Ordering::Release);
             TIMER.notify();
         }
     }
 
     /// True if the tick that was asked for has come.
     fn passed(&mut self) -> bool {
-        let passed = self.next.is_some_and(|next| self.state.fired.load(Ordering::Acquire) >= next);
+        let fired = self.state.fired.load(Ordering::Acquire);
+        if self.asked <= fired {
+            self.asked = NEVER;
+        }
+        let passed = self.next.is_some_and(|next| fired >= next);
         if passed {
             self.next = None;
         }
@@ -140,9 +151,7 @@ impl Blk {
             self.acknowledge();
         }
         let Some(backend) = &mut self.backend else { return };
-        if backend.wants_tick() {
-            self.ticks.ask();
-        }
+        self.ticks.ask(backend.wants_tick(), backend.wake_at());
         let mut clients = backend.take_notify();
         if backend.is_busy() {
             self.acknowledge();
@@ -177,8 +186,11 @@ impl Handler for Blk {
             self.unacknowledged = true;
             backend.interrupt();
         }
-        if channels.contains(TIMER) && self.ticks.passed() {
-            backend.tick();
+        if channels.contains(TIMER) {
+            if self.ticks.passed() {
+                backend.tick();
+            }
+            backend.release();
         }
         for client in 0..MAX_CELLS {
             if channels.contains(Channel::new(channel::client(client))) {

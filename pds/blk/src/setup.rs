@@ -4,7 +4,7 @@ use core::num::NonZeroUsize;
 use core::ptr::NonNull;
 
 use partita_blk_backend::inflight::InflightPage;
-use partita_blk_backend::{Backend, Counting, DiskConfig, Tables};
+use partita_blk_backend::{Backend, Counting, DiskConfig, Rate, Tables};
 use partita_config::{Cell, Config, Disk, Partition, Store};
 use partita_protocol::MAX_CELLS;
 use partita_protocol::alive::Alive;
@@ -167,6 +167,7 @@ pub fn start(
     // SAFETY: the host tool maps the region there; only we write it, through its atomics.
     let page = unsafe { at::<BlkStats>(vaddr::BLK_STATS).as_ref() };
     backend.count(Counting { page, clock: cntpct });
+    backend.set_clock(cntpct, cntfrq());
     let deadline = cntpct().saturating_add(cntfrq().saturating_mul(PATIENCE));
     for (n, (paddr, size)) in guest_rams().into_iter().enumerate() {
         let Some(ram) = guest_ram(n, paddr, size) else { continue };
@@ -183,7 +184,11 @@ pub fn start(
                 }
             };
             let read_only = disk.read_only;
-            match backend.add_disk(n, i, DiskConfig { window, read_only, serial: serial(cell, i, disk) }) {
+            match backend.add_disk(
+                n,
+                i,
+                DiskConfig { window, read_only, serial: serial(cell, i, disk), rate: rate(disk) },
+            ) {
                 Ok(()) if again => {}
                 Ok(()) => log_line!(
                     logger,
@@ -213,6 +218,14 @@ fn selector<'a>(disk: &Disk<'a>) -> Selector<'a> {
         Partition::Gpt(number) => Selector::Gpt(number),
         Partition::Mbr(number) => Selector::Mbr(number),
         Partition::Range { first, count } => Selector::Range { first, count },
+    }
+}
+
+/// Most that the disk may ask for, as configured.
+fn rate(disk: &Disk<'_>) -> Rate {
+    Rate {
+        iops: disk.iops.unwrap_or_default(),
+        bytes_per_second: disk.bytes_per_second.map_or(0, |size| size.0),
     }
 }
 

@@ -8,13 +8,17 @@ use partita_ivc::vsock::{Broker, REPLY_MRS, Tables};
 use partita_protocol::MAX_CELLS;
 use partita_protocol::backend::Status;
 use partita_protocol::layout::channel;
+use partita_protocol::timer::TimerRequest;
 use partita_ring::log::Logger;
 use sel4_microkit::{
     Channel, ChannelSet, DeferredAction, Handler, Infallible, MessageInfo, get_mr, protection_domain, set_mr,
 };
+use sel4_vm::cntpct;
 
+use crate::report::LogReport;
 use crate::setup;
 
+const TIMER: Channel = Channel::new(channel::TIMER);
 const SUPERVISOR: Channel = Channel::new(channel::SUPERVISOR);
 const PING: Channel = Channel::new(channel::PING);
 
@@ -44,13 +48,15 @@ impl<T> Static<T> {
 
 static LOGGER: Static<Option<Logger<'static>>> = Static::new(None);
 static TABLES: Static<Tables> = Static::new(Tables::new());
-static BROKER: Static<Option<Broker>> = Static::new(None);
+static BROKER: Static<Option<Broker<LogReport>>> = Static::new(None);
 
 struct Ivc {
     /// virtio-vsock. `None` if there is nothing to serve.
-    broker: Option<&'static mut Broker>,
+    broker: Option<&'static mut Broker<LogReport>>,
     /// Shared-memory links, if there are any.
     links: Option<Links<'static>>,
+    /// Written for timer.
+    request: &'static TimerRequest,
     deferred: Option<DeferredAction>,
 }
 
@@ -66,7 +72,7 @@ fn init() -> impl Handler {
         Some((place.insert(broker), links))
     });
     let (broker, links) = parts.map_or((None, None), |(broker, links)| (Some(broker), links));
-    let mut ivc = Ivc { broker, links, deferred: None };
+    let mut ivc = Ivc { broker, links, request: setup::timer_request(), deferred: None };
     // Doorbells that an earlier life did not get to.
     let owed = ivc.links.as_mut().map_or(0, Links::recover);
     ivc.notify(owed);
@@ -83,7 +89,17 @@ impl Ivc {
     /// After any event: work, then tell the clients.
     fn work(&mut self) {
         let Some(broker) = &mut self.broker else { return };
-        broker.run();
+        let now = cntpct();
+        let more = broker.run(now);
+        // A deadline that has passed comes back at once, behind whatever else has come meanwhile.
+        let deadline = if more { Some(now) } else { broker.deadline() };
+        if let Some(deadline) = deadline {
+            self.request.deadline.store(deadline, Ordering::Release);
+            TIMER.notify();
+        }
+        if broker.owes_supervisor() {
+            SUPERVISOR.notify();
+        }
         let clients = broker.take_notify();
         self.notify(clients);
     }

@@ -5,16 +5,23 @@ use core::ptr::NonNull;
 
 use partita_config::{Config, Store};
 use partita_ivc::links::Links;
-use partita_ivc::vsock::{Broker, Tables};
+use partita_ivc::vsock::inflight::InflightPages;
+use partita_ivc::vsock::{Broker, Rules, Tables};
 use partita_protocol::MAX_CELLS;
 use partita_protocol::alive::Alive;
 use partita_protocol::backend::BackendStatus;
+use partita_protocol::ivc_stats::IvcStats;
 use partita_protocol::layout::{guest, vaddr};
 use partita_protocol::links::{DoorbellRx, DoorbellTx, LinkStats};
+use partita_protocol::manage;
+use partita_protocol::timer::TimerRequest;
 use partita_ring::log::Logger;
-use partita_ring::log_line;
+use partita_ring::{Duplex, Mine, Yours, log_line};
 use partita_virtio::memory::GuestRam;
 use sel4_microkit::var;
+use sel4_vm::cntfrq;
+
+use crate::report::LogReport;
 
 /// An address that the system description maps.
 fn at<T>(address: usize) -> NonNull<T> {
@@ -61,17 +68,36 @@ fn read_config() -> Option<&'static Config<'static>> {
     CONFIG.parse(text)
 }
 
+/// What this PD writes for timer.
+pub fn timer_request() -> &'static TimerRequest {
+    // SAFETY: the host tool maps the page there in every PD; only we write it, through its atomics.
+    unsafe { at::<TimerRequest>(vaddr::TIMER_REQUEST).as_ref() }
+}
+
 /// Sets everything up. `None`: there is nothing to serve; the log says why.
 #[inline(never)]
 pub fn start(
     logger: &'static Logger<'static>,
     tables: &'static mut Tables,
-) -> Option<(Broker, Option<Links<'static>>)> {
+) -> Option<(Broker<LogReport>, Option<Links<'static>>)> {
     let Some(config) = read_config() else {
         log_line!(logger, "no readable configuration");
         return None;
     };
-    let mut broker = Broker::new(tables);
+    // SAFETY: the host tool maps pages there that only this PD has; they are zero at first, and any bytes are valid.
+    let pages = unsafe { at::<InflightPages>(vaddr::IVC_INFLIGHT).as_ref() };
+    // SAFETY: the host tool maps the page there; only we write it, through its atomics.
+    let stats = unsafe { at::<IvcStats>(vaddr::IVC_STATS).as_ref() };
+    // SAFETY: the host tool maps both directions of the management ring there, and nothing else in this PD uses them.
+    let ring = unsafe {
+        Duplex::new(
+            Mine::at(at(vaddr::MANAGE_TX), manage::RING),
+            Yours::at(at(vaddr::MANAGE_RX), manage::RING),
+        )
+    };
+    let report = LogReport::new(logger, config);
+    let mut broker = Broker::new(tables, pages, stats, Rules::of(config), report, cntfrq());
+    broker.manage_over(ring);
     for (n, (cell, size)) in config.cells.iter().zip(guest_rams()).enumerate() {
         let Some(cid) = cell.cid else { continue };
         // SAFETY: the symbol is set together with the map of `size` bytes at `cell_ram(n)`, which nothing in this PD uses

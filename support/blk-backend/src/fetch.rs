@@ -27,7 +27,9 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         };
         loop {
             *budget -= 1;
-            let more = self.submit_plain(client_id, disk_id) || self.serve(client_id, disk_id);
+            // With limits every request is looked at.
+            let plain = !self.limits.any() && self.submit_plain(client_id, disk_id);
+            let more = plain || self.serve(client_id, disk_id);
             if !more || *budget == 0 || self.free == 0 || !self.turns.goes_on(client_id) {
                 return;
             }

@@ -17,6 +17,8 @@ mod count;
 pub use count::Counting;
 mod fetch;
 pub mod inflight;
+mod limit;
+pub use limit::Rate;
 mod offer;
 mod recover;
 pub use recover::{Cause, Remedy, TICKS};
@@ -37,6 +39,7 @@ use partita_virtio::memory::GuestRam;
 use partita_virtio::queue::{Fault, Queue, QueueLayout};
 
 use inflight::{Entry, InflightPage};
+use limit::Limits;
 use recover::Recovery;
 use turns::Turns;
 
@@ -69,6 +72,8 @@ pub struct DiskConfig {
     pub read_only: bool,
     /// What GET_ID returns, padded with 0.
     pub serial: [u8; ID_BYTES],
+    /// Most that it may ask for.
+    pub rate: Rate,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -199,6 +204,7 @@ pub struct Backend<D, R> {
     share: u16,
     recovery: Recovery,
     counting: Option<Counting>,
+    limits: Limits,
     /// Count of its clock when what is being done began.
     now: u64,
 }
@@ -225,6 +231,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             share: depth,
             recovery: Recovery::default(),
             counting: None,
+            limits: Limits::none(),
             now: 0,
         }
     }
@@ -232,6 +239,23 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
     /// Publishes counters from now on. Before the first [`Backend::add_disk`], so that the windows are in it.
     pub fn count(&mut self, counting: Counting) {
         self.counting = Some(counting);
+    }
+
+    /// Rate limits go by this clock, of so many counts in a second. Before the first [`Backend::add_disk`] with one.
+    pub fn set_clock(&mut self, clock: fn() -> u64, frequency: u64) {
+        self.limits.set_clock(clock, frequency);
+    }
+
+    /// When [`Backend::release`] is to be called, as some disk waits for its time.
+    pub fn wake_at(&self) -> Option<u64> {
+        self.limits.wake_at()
+    }
+
+    /// Disks whose time has come may go on with the next [`Backend::run`].
+    pub fn release(&mut self) {
+        while let Some((client, disk)) = self.limits.release() {
+            self.mark_ready(client, disk);
+        }
     }
 
     /// Adds client `number`, without disks.
@@ -261,6 +285,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         }
         if let Some(place) = self.client(client).and_then(|client| client.disks.get_mut(number)) {
             *place = Some(Disk::new(config));
+            self.limits.set(client, number, config.rate);
             if let Some(counting) = self.counting {
                 counting.serve(client, number, config.window.first(), config.window.count());
             }

@@ -107,6 +107,10 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
 
     /// One chain of one of the client's disks. True if there may be another.
     pub(crate) fn serve(&mut self, client_id: usize, disk_id: usize) -> bool {
+        if self.limits.holds(client_id, disk_id) {
+            self.clear_ready(client_id, disk_id);
+            return false;
+        }
         let queue = match self.disk(client_id, disk_id).map(|disk| &mut disk.state) {
             Some(State::Live(Some(queue))) => queue,
             _ => {
@@ -131,9 +135,13 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             Err(fault) => Err(fault),
         };
         match begun {
-            Ok(Begun::Submitted(bytes)) => self.turns.charge(client_id, bytes),
+            Ok(Begun::Submitted(bytes)) => {
+                self.turns.charge(client_id, bytes);
+                self.limits.charge(client_id, disk_id, bytes);
+            }
             Ok(Begun::Answered { interrupt }) => {
                 self.turns.charge(client_id, 0);
+                self.limits.charge(client_id, disk_id, 0);
                 self.owe(client_id, disk_id, interrupt);
             }
             Err(fault) => {

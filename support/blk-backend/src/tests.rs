@@ -168,8 +168,12 @@ impl System {
         for guest in guests {
             backend.add_client(guest.number, guest.ram.ram(), guest.status);
             let window = Window::new(SECTORS * (guest.number as u64 + 1), SECTORS, sectors).unwrap();
-            let config =
-                DiskConfig { window, read_only: false, serial: *b"serial\0\0\0\0\0\0\0\0\0\0\0\0\0\0" };
+            let config = DiskConfig {
+                window,
+                read_only: false,
+                serial: *b"serial\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
+                rate: Rate::default(),
+            };
             backend.add_disk(guest.number, 0, config).unwrap();
         }
         backend.open();

@@ -225,6 +225,12 @@ pub struct Disk<'a> {
     /// What the guest gets for GET_ID, at most 20 bytes. Without it: `<cell>-<number>`.
     #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
     pub serial: Option<&'a str>,
+    /// Most requests per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub iops: Option<u32>,
+    /// Most bytes per second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<Size>,
 }
 
 /// Who may open connections to whom.

@@ -37,13 +37,16 @@ fn begin(system: &mut System, n: usize) -> Result {
 
 /// Ends the load of guest `n`: nothing was read wrong, and the files are what they should be, read from the device again.
 fn finish(system: &mut System, n: usize) -> Result {
-    system.guest(n, "touch /run/stop; until [ -e /run/end ]; do sleep 0.1; done", LONG)?;
+    // Each of the four files was written, with its sum, since the guest was started last.
+    let stop = "until r=$(cat /run/rounds); [ ${r:-0} -ge 4 ]; do sleep 0.2; done; touch /run/stop; \
+        until [ -e /run/end ]; do sleep 0.1; done";
+    system.guest(n, stop, LONG)?;
     let bad = system.guest(n, "cat /run/bad 2>/dev/null || true", SOON)?;
     if !bad.is_empty() {
         fail!("guest {n} read other than it wrote (round, written, read): {bad}");
     }
     let check = "sync; echo 3 > /proc/sys/vm/drop_caches; \
-        for f in /root/load.?; do [ \"$(sha256sum < $f)\" = \"$(cat $f.sum)\" ] && echo good; done";
+        for f in /root/load.?; do [ \"$(sha256sum < $f)\" = \"$(cat $f.sum)\" ] && echo good; done; true";
     let good = system.guest(n, check, LONG)?.lines().filter(|line| *line == "good").count();
     if good != 4 {
         fail!("{good} of 4 files of guest {n} have the right hash");

@@ -220,6 +220,7 @@ fn windows_do_not_overlap() {
         window: Window::new(first, 10, sectors).unwrap(),
         read_only,
         serial: [0; ID_BYTES],
+        rate: crate::Rate::default(),
     };
     assert_eq!(s.backend.add_disk(0, 1, config(3 * SECTORS - 1 - 9, false)), Err(1));
     assert_eq!(s.backend.add_disk(0, 1, config(3 * SECTORS - 10, true)), Err(1), "the other may write");
@@ -386,4 +387,59 @@ fn counters_tell_what_was_done() {
     assert_eq!([&disk.latency[0], &disk.latency[1], &disk.latency[2]].map(read), [3, 1, 0]);
     let other = &page.disks[0][0];
     assert_eq!([&other.reads, &other.writes, &other.others, &other.errors].map(read), [0; 4]);
+}
+
+#[test]
+fn a_limited_disk_waits_for_its_time_and_nobody_else_does() {
+    CLOCK.set(1_000_000);
+    let mut s = System::new(2, 16, offered());
+    s.backend.set_clock(|| CLOCK.get(), 1000);
+    // Twenty a second: one at once (the burst is a twentieth of a second), then one every 50 counts.
+    s.backend.limits.set(0, 0, crate::Rate { iops: 20, bytes_per_second: 0 });
+    assert_eq!(s.backend.wake_at(), None);
+    let mut done = Vec::new();
+    for _ in 0..10 {
+        assert!(s.guests[0].send(kind::IN, 0, &[0; 512], 512));
+        assert!(s.guests[1].send(kind::IN, 0, &[0; 1024], 512));
+    }
+    s.finish(&mut done);
+    // They are told apart by what they read.
+    let of =
+        |done: &[Got], guest: usize| done.iter().filter(|got| got.data.len() == 512 * (guest + 1)).count();
+    let at_once = of(&done, 0);
+    assert!((1..=2).contains(&at_once), "{at_once}");
+    assert_eq!(of(&done, 1), 10);
+    // A kick of a disk that waits changes nothing, and too early is too early.
+    assert!(s.guests[0].send(kind::IN, 0, &[0; 512], 512));
+    s.finish(&mut done);
+    s.backend.release();
+    assert!(!s.backend.run());
+    assert_eq!(of(&done, 0), at_once);
+    for n in 1..=11 - at_once {
+        let wake = s.backend.wake_at().expect("it waits");
+        assert!(wake > CLOCK.get() && wake <= CLOCK.get() + 50, "{wake}");
+        CLOCK.set(wake);
+        s.backend.release();
+        assert!(!s.backend.run());
+        s.finish(&mut done);
+        assert_eq!(of(&done, 0), at_once + n);
+    }
+    // Nothing is left: nobody needs to be woken.
+    if let Some(wake) = s.backend.wake_at() {
+        CLOCK.set(wake);
+        s.backend.release();
+        assert!(!s.backend.run());
+    }
+    assert_eq!(s.backend.wake_at(), None);
+    // A reset while it waits.
+    for _ in 0..5 {
+        assert!(s.guests[0].send(kind::IN, 0, &[0; 512], 512));
+    }
+    s.finish(&mut done);
+    assert!(s.backend.wake_at().is_some());
+    assert_eq!(s.call(0, label::RESET, &[0]).0, Status::Ok);
+    CLOCK.set(CLOCK.get() + 1000);
+    s.backend.release();
+    assert!(!s.backend.run());
+    assert_eq!((s.backend.wake_at(), s.backend.is_busy()), (None, false));
 }

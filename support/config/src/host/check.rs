@@ -11,6 +11,8 @@ use crate::{Boot, Cell, Config, ConsoleKind, Disk, Link, OnHang, Partition, Size
 const MEMORY_MIN: u64 = 16 << 20;
 /// Greatest: guest RAM is mapped at a stride of 64 GiB in a service, and no board has as much.
 const MEMORY_MAX: u64 = 16 << 30;
+/// Least rate of a disk: 1 MiB, the most that one request usually has, takes 16 s of it.
+const RATE_MIN: u64 = 64 << 10;
 /// Sectors of 512 bytes whose place in bytes still has a number.
 const SECTORS_MAX: u64 = 1 << 55;
 /// Transports that share a page; two drivers must not.
@@ -170,6 +172,14 @@ fn disks(config: &Config<'_>, problems: &mut Problems<'_>) {
             {
                 let wrong = format!("ends at sector {}", first + count);
                 problems.add(format!("{path}.partition.range"), wrong, "no disk has more than 2^55 sectors");
+            }
+            if disk.bytes_per_second.is_some_and(|rate| rate.0 < RATE_MIN) {
+                let wrong = format!("is {}", disk.bytes_per_second.unwrap_or_default());
+                problems.add(
+                    format!("{path}.bytes_per_second"),
+                    wrong,
+                    "it must be at least 64K: a guest waits for one large request no longer than its patience",
+                );
             }
             if let Some(serial) = disk.serial
                 && let Some(other) = seen.iter().find(|o| o.cell == n && o.disk.serial == Some(serial))

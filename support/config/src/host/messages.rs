@@ -148,6 +148,11 @@ fn each_mistake_has_its_message() {
         (partition(r#"{ "range": { "first": 0, "size": 4 } }"#), "cells[0].disks[0].partition.range.size: unknown key; there is: first, count"),
         (partition(r#"{ "range": { "count": 4 } }"#), "cells[0].disks[0].partition.range.first: is missing; it must be a whole number from 0 to 36028797018963967"),
         (disks(&disk(r#""root""#, r#", "serial": "a serial that is too long""#)), "cells[0].disks[0].serial: is \"a serial that is too long\"; it must be a string of 1 to 20 ASCII characters"),
+        (disks(&disk(r#""root""#, r#", "iops": 0"#)), "cells[0].disks[0].iops: is 0; it must be a whole number from 1 to 1000000"),
+        (disks(&disk(r#""root""#, r#", "iops": "100""#)), "cells[0].disks[0].iops: is \"100\"; it must be a whole number from 1 to 1000000"),
+        (disks(&disk(r#""root""#, r#", "bytes_per_second": 100"#)), "cells[0].disks[0].bytes_per_second: is 100; it must be a size such as \"512M\" (K, M or G)"),
+        (disks(&disk(r#""root""#, r#", "bytes_per_second": "63K""#)), "cells[0].disks[0].bytes_per_second: is 63K; it must be at least 64K: a guest waits for one large request no longer than its patience"),
+        (disks(&disk(r#""root""#, r#", "iop": 5"#)), "cells[0].disks[0].iop: unknown key; did you mean \"iops\"?"),
         // Too many.
         (r#"{ "cells": [] }"#.into(), "cells: has 0 entries; it must be a list of 1 to 9 objects"),
         (r#"{ "cells": [5] }"#.into(), "cells[0]: is 5; it must be an object"),

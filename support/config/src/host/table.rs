@@ -378,6 +378,13 @@ pub const DISK: &[Key] = &[
     ),
     key("read_only", Kind::Flag, Some("false"), "Refuse writes."),
     key("serial", Kind::Text(Text::Serial), Some("`<cell>-<number>`"), "The disk's identity in the guest."),
+    key("iops", number(1_000_000), Some("no limit"), "Most requests per second."),
+    key(
+        "bytes_per_second",
+        Kind::Size,
+        Some("no limit"),
+        "Most bytes per second. With either limit a disk that was idle may begin a twentieth of a second's worth at once.",
+    ),
 ];
 
 /// Keys of the object form of `partition`.

@@ -252,9 +252,11 @@ fn without_counterpart(zone: &Map<String, Value>, notes: &mut Vec<String>) {
         let note = match key.as_str() {
             "name" | "zone_id" | "cpus" | "memory_regions" | "kernel_filepath" | "modules" => continue,
             "interrupts" if value.as_array().is_some_and(Vec::is_empty) => continue,
-            "ivc_configs" if value.as_array().is_some_and(Vec::is_empty) => continue,
+            "ivc_configs" => {
+                links(value, notes);
+                continue;
+            }
             "interrupts" => "interrupts of the guest's devices are given by Partita (docs/guest-abi.md)",
-            "ivc_configs" => "shared memory between cells is not there yet",
             "dtb_filepath" => "the device tree is generated",
             "kernel_load_paddr" | "dtb_load_paddr" | "entry_point" => "Partita places kernel and device tree",
             "arch_config" => "the guest's interrupt controller is the board's: see docs/guest-abi.md",
@@ -262,6 +264,22 @@ fn without_counterpart(zone: &Map<String, Value>, notes: &mut Vec<String>) {
             _ => "the key is unknown here",
         };
         notes.push(format!("{key}: {note}; left out"));
+    }
+}
+
+/// A link needs two cells, and a zone file has one: so each becomes a note with the words to write.
+fn links(value: &Value, notes: &mut Vec<String>) {
+    for (n, ivc) in value.as_array().into_iter().flatten().enumerate() {
+        let get = |key: &str| ivc.get(key).and_then(number).unwrap_or_default();
+        let (id, peer, kib) = (get("ivc_id"), get("peer_id"), |key| get(key).div_ceil(0x1000) * 4);
+        notes.push(format!(
+            "ivc_configs[{n}]: once the other cells are described too, write \"links\": [{{ \"name\": \"ivc{id}\", \"id\": {id}, \
+             \"peers\": [...], \"shared\": \"{}K\", \"output\": \"{}K\" }}] with {} names, this cell's in place {peer} \
+             (counted from 0); addresses and the interrupt are Partita's (docs/links.md)",
+            kib("rw_sec_size"),
+            kib("out_sec_size"),
+            get("max_peers").max(2)
+        ));
     }
 }
 
@@ -331,7 +349,7 @@ mod tests {
     #[test]
     fn no_key_is_left_out_silently() {
         let zone = ZONE
-            .replace("\"ivc_configs\": []", "\"ivc_configs\": [{ \"ivc_id\": 0 }], \"secret\": 1")
+            .replace("\"ivc_configs\": []", "\"ivc_configs\": [{ \"ivc_id\": 3, \"peer_id\": 1, \"rw_sec_size\": \"0\", \"out_sec_size\": \"0x1000\", \"max_peers\": 2 }], \"secret\": 1")
             .replace("\"0x10000000\" }", "\"0x1000_0001\" }");
         let modules = r#""modules": [{ "name": "initrd", "filepath": "i.gz", "load_paddr": "0x0" },
             { "name": "firmware", "filepath": "fw.bin", "load_paddr": "0x0" }], "name""#;
@@ -344,7 +362,7 @@ mod tests {
         );
         let notes = imported.notes.join("\n");
         for word in [
-            "ivc_configs: shared",
+            r#"ivc_configs[0]: once the other cells are described too, write "links": [{ "name": "ivc3", "id": 3, "peers": [...], "shared": "0K", "output": "4K" }] with 2 names, this cell's in place 1"#,
             "secret: the key is unknown",
             "rounded up",
             "\"firmware\"",

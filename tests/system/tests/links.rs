@@ -1,0 +1,158 @@
+//! Shared-memory links: two Debian guests, and Debian with a bare-metal guest (docs/links.md).
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use partita::{build, fail, failure::Result};
+use partita_system_tests::fixture::{self, BOOT, PROMPT, SOON, System, with_system};
+
+/// For what takes the guests a while.
+const LONG: Duration = Duration::from_secs(300);
+
+/// A Debian guest and another cell, joined by a link with these peers. IMAGE and INITRD stand for the files.
+fn description(name: &str, other: &str, peers: &str) -> Result<PathBuf> {
+    let context = fixture::context(None)?;
+    let file = |name: &str| context.guest_dir().join(name).display().to_string();
+    let text = format!(
+        r#"{{
+  "controllers": [{{ "name": "disk0", "kind": "virtio-mmio", "slot": 0 }}],
+  "cells": [
+    {{ "name": "debian1", "memory": "256M", "kernel": "{image}", "initrd": "{initrd}",
+      "cmdline": "console=hvc0 root=/dev/vda rw", "disks": [{{ "controller": "disk0", "partition": "debian1" }}] }},
+    {other}
+  ],
+  "links": [{{ "name": "l0", "peers": [{peers}], "shared": "8K", "output": "256K" }}]
+}}
+"#,
+        image = file("Image"),
+        initrd = file("initrd.gz"),
+    );
+    let text = text.replace("IMAGE", &file("Image")).replace("INITRD", &file("initrd.gz"));
+    let dir = context.build_dir().join("test");
+    build::create(&dir)?;
+    let path = dir.join(format!("{name}.json"));
+    build::write(&path, text.as_bytes())?;
+    Ok(path)
+}
+
+fn console(system: &mut System, key: u8, prompt: &str) -> Result {
+    system.session.send(&format!("\x1d{key}"))?;
+    system.session.expect("[console] ", SOON)?;
+    if !prompt.is_empty() {
+        system.session.send("\n")?;
+        system.session.expect(prompt, BOOT)?;
+    }
+    Ok(())
+}
+
+const FIRST: (u8, &str) = (1, PROMPT);
+const SECOND: (u8, &str) = (2, "root@debian2:~# ");
+
+/// Runs a command in a guest.
+fn run(system: &mut System, (key, prompt): (u8, &str), command: &str) -> Result<String> {
+    console(system, key, prompt)?;
+    system.session.shell_ok(command, LONG)
+}
+
+/// Runs a command in a guest and wants this status of it.
+fn status(system: &mut System, (key, prompt): (u8, &str), command: &str, wanted: u32) -> Result {
+    console(system, key, prompt)?;
+    let outcome = system.session.shell(command, LONG)?;
+    if outcome.status != wanted {
+        fail!("`{command}` ended with {}, not {wanted}: {}", outcome.status, outcome.output.trim());
+    }
+    Ok(())
+}
+
+fn contains(text: &str, wanted: &str) -> Result {
+    if text.contains(wanted) { Ok(()) } else { fail!("no {wanted:?} in: {text}") }
+}
+
+/// EBUSY and ECONNRESET, as the tool's exit status.
+const BUSY: u32 = 16;
+const RESET: u32 = 104;
+
+#[test]
+fn two_linux_guests_exchange_messages_and_streams() {
+    let other = r#"{ "name": "debian2", "memory": "256M", "kernel": "IMAGE", "initrd": "INITRD",
+      "cmdline": "console=hvc0 root=/dev/vda rw", "disks": [{ "controller": "disk0", "partition": "debian2" }] }"#;
+    let description = description("links", other, "\"debian1\", \"debian2\"").unwrap();
+    with_system("links", Some(&description), |system| {
+        system.session.expect(PROMPT, BOOT)?;
+        let info = run(system, FIRST, "partita-pipe info")?;
+        contains(&info, "link 0: peer 0 of 2, shared 8192, output 262144")?;
+        contains(&run(system, SECOND, "partita-pipe info")?, "link 0: peer 1 of 2")?;
+
+        // hvisor's demo.
+        run(system, SECOND, "partita-pipe --wait 100 hello second >/tmp/out 2>&1 & sleep 1")?;
+        contains(
+            &run(system, FIRST, "partita-pipe --wait 100 hello first")?,
+            "heard: hello peer 0, this is peer 1",
+        )?;
+        contains(&run(system, SECOND, "wait; cat /tmp/out")?, "heard: hello peer 1, this is peer 0")?;
+
+        // A stream each way; while it runs, a third end is refused.
+        run(system, SECOND, "partita-pipe --wait 100 sink >/tmp/out 2>&1 &")?;
+        run(system, FIRST, "partita-pipe --wait 100 source 32M >/tmp/out 2>&1 & sleep 1")?;
+        status(system, FIRST, "partita-pipe --wait 5 source 1K", BUSY)?;
+        contains(&run(system, FIRST, "wait; cat /tmp/out")?, "checksums agree")?;
+        contains(&run(system, SECOND, "wait; cat /tmp/out")?, "received 33554432 bytes")?;
+        run(system, FIRST, "partita-pipe --wait 100 sink >/tmp/out 2>&1 &")?;
+        contains(&run(system, SECOND, "partita-pipe --wait 100 source 8M")?, "checksums agree")?;
+
+        // A file, by the names that people use.
+        run(system, SECOND, "partita-pipe --wait 100 receive /tmp/file &")?;
+        run(
+            system,
+            FIRST,
+            "head -c 1000001 /dev/urandom >/tmp/file; partita-pipe --wait 100 send /tmp/file",
+        )?;
+        let sum = |text: &str| text.split_whitespace().find(|word| word.len() == 64).map(str::to_owned);
+        let here = sum(&run(system, FIRST, "sha256sum /tmp/file")?);
+        if here.is_none() || here != sum(&run(system, SECOND, "wait; sha256sum /tmp/file")?) {
+            fail!("the file is another one at the other end");
+        }
+
+        // Doorbells: many become fewer, at least one arrives, none is made up.
+        run(
+            system,
+            SECOND,
+            "partita-pipe --wait 100 count >/tmp/out & sleep 1; grep hivc /proc/interrupts >/tmp/before",
+        )?;
+        run(system, FIRST, "partita-pipe ring 1000")?;
+        let counts = "wait; a=$(awk '{print $2}' /tmp/before); b=$(awk '/hivc/ {print $2}' /proc/interrupts); \
+                      w=$(awk '/woken/ {print $2}' /tmp/out); [ $w -ge 1 ] && [ $w -le $((b - a)) ] && [ $((b - a)) -le 1000 ]";
+        run(system, SECOND, counts)?;
+
+        // The program at the other end dies in the middle.
+        run(system, SECOND, "partita-pipe --wait 100 sink >/dev/null 2>&1 &")?;
+        run(system, FIRST, "partita-pipe --wait 100 source 4G >/dev/null 2>&1 & sleep 2")?;
+        run(system, SECOND, "kill -9 $!; partita-pipe --wait 100 sink >/tmp/out 2>&1 &")?;
+        status(system, FIRST, "wait $!", RESET)?;
+        contains(&run(system, FIRST, "partita-pipe --wait 100 source 1M")?, "checksums agree")?;
+        Ok(())
+    });
+}
+
+#[test]
+fn linux_and_a_bare_metal_guest_exchange_a_stream() {
+    fixture::build_guests().unwrap();
+    let kernel = fixture::context(None)
+        .unwrap()
+        .build_dir()
+        .join("target/aarch64-unknown-none-softfloat/release/pipe");
+    let other = format!(
+        r#"{{ "name": "pipe", "memory": "16M", "boot": "binary", "kernel": "{}" }}"#,
+        kernel.display()
+    );
+    let description = description("link-bare", &other, "\"pipe\", \"debian1\"").unwrap();
+    with_system("link-bare", Some(&description), |system| {
+        system.session.expect(PROMPT, BOOT)?;
+        contains(&run(system, FIRST, "partita-pipe info")?, "link 0: peer 1 of 2")?;
+        contains(&run(system, FIRST, "partita-pipe --wait 100 source 16M")?, "checksums agree")?;
+        console(system, 2, "")?;
+        let verdict = system.session.expect(" failed", SOON)?;
+        contains(&verdict, "pipe: received 16777216 bytes")?;
+        contains(&verdict, "pipe: 5 passed, 0")
+    });
+}

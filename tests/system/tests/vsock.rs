@@ -1,0 +1,244 @@
+//! virtio-vsock between the two Debian guests of the default system, with stock `socat`.
+//!
+//! `VSOCK_MIB` sets the size of the files (16 if it is not set).
+
+use std::time::Duration;
+
+use partita::{fail, failure::Result};
+use partita_system_tests::fixture::{self, BOOT, SOON, System, with_system};
+
+/// For what an emulated guest on a busy machine takes long for.
+const LONG: Duration = Duration::from_secs(300);
+
+/// Both guests on one terminal.
+struct Pair<'a> {
+    system: &'a mut System,
+    front: usize,
+}
+
+impl Pair<'_> {
+    fn bring(&mut self, cell: usize) -> Result {
+        if self.front != cell {
+            self.system.session.send(&format!("\x1d{cell}"))?;
+            self.system.session.expect(&format!("[console] guest {cell}:"), SOON)?;
+            self.front = cell;
+        }
+        Ok(())
+    }
+
+    fn wait_for_shell(&mut self, cell: usize) -> Result {
+        self.bring(cell)?;
+        self.system.session.expect(&format!("root@debian{cell}:~#"), BOOT).map(drop)
+    }
+
+    /// A command that must succeed.
+    fn run(&mut self, cell: usize, command: &str) -> Result<String> {
+        self.bring(cell)?;
+        self.system.session.shell_ok(command, LONG)
+    }
+
+    /// A command that must fail with this in its output.
+    fn fails(&mut self, cell: usize, command: &str, with: &str) -> Result {
+        self.bring(cell)?;
+        let outcome = self.system.session.shell(command, LONG)?;
+        if outcome.status == 0 || !outcome.output.contains(with) {
+            fail!(
+                "`{command}` should fail with \"{with}\"; it ended with {}: {}",
+                outcome.status,
+                outcome.output
+            );
+        }
+        Ok(())
+    }
+
+    /// A command of the management shell.
+    fn manage(&mut self, command: &str, answer: &str) -> Result {
+        self.system.session.send("\x1d0")?;
+        self.system.session.expect("partita>", SOON)?;
+        self.front = 0;
+        self.system.session.send(&format!("{command}\n"))?;
+        self.system.session.expect(answer, SOON).map(drop)
+    }
+
+    /// Waits until the command succeeds.
+    fn until(&mut self, cell: usize, command: &str) -> Result {
+        self.run(
+            cell,
+            &format!(
+                "n=0; until {command}; do n=$((n+1)); [ $n -lt 250 ] || break; sleep 1; done; {command}"
+            ),
+        )
+        .map(drop)
+    }
+}
+
+fn first_word(text: &str) -> &str {
+    text.split_whitespace().next().unwrap_or_default()
+}
+
+#[test]
+fn stock_guests_talk_over_vsock() {
+    let description = fixture::context(None).unwrap().description();
+    with_system("vsock", Some(&description), |system| {
+        system.session.expect("[blk_", BOOT)?;
+        let mut pair = Pair { system, front: usize::MAX };
+        pair.wait_for_shell(1)?;
+        pair.wait_for_shell(2)?;
+        files_both_ways_at_once(&mut pair)?;
+        many_streams(&mut pair)?;
+        refused(&mut pair)?;
+        a_reader_that_stops(&mut pair)?;
+        services(&mut pair)?;
+        a_peer_that_restarts(&mut pair)?;
+        the_broker_restarts(&mut pair)
+    });
+}
+
+/// The same file name at both ends: sent from one as `out`, received by the other as `in`.
+fn files_both_ways_at_once(pair: &mut Pair<'_>) -> Result {
+    let mib = std::env::var("VSOCK_MIB").unwrap_or("16".into());
+    for cell in [1, 2] {
+        pair.run(cell, &format!("head -c {mib}M /dev/urandom > /root/out; rm -f /root/in /run/sent"))?;
+        pair.run(cell, "socat -u VSOCK-LISTEN:5000,backlog=64 CREATE:/root/in & sleep 1")?;
+    }
+    for (cell, peer) in [(1, 4), (2, 3)] {
+        let send = format!("socat -u -b 65536 OPEN:/root/out VSOCK-CONNECT:{peer}:5000");
+        pair.run(cell, &format!("({send}; echo $? > /run/sent) > /run/errors 2>&1 & true"))?;
+    }
+    for cell in [1, 2] {
+        pair.until(cell, "[ -s /run/sent ]")?;
+        pair.run(cell, "cat /run/errors; [ $(cat /run/sent) = 0 ]")?;
+    }
+    for (from, to) in [(1, 2), (2, 1)] {
+        // Its end may still be on its way.
+        pair.until(to, "! busybox pidof socat > /dev/null")?;
+        let sent = pair.run(from, "sha256sum < /root/out")?;
+        let received = pair.run(to, "sha256sum < /root/in")?;
+        if first_word(&sent) != first_word(&received) {
+            fail!("{mib} MiB from debian{from} to debian{to}: sent {sent}, received {received}");
+        }
+        println!("{mib} MiB from debian{from} to debian{to}: {}", first_word(&sent));
+    }
+    Ok(())
+}
+
+/// 200 streams that are all open at a time: each is hashed by a process of its own.
+fn many_streams(pair: &mut Pair<'_>) -> Result {
+    pair.run(2, "socat -u VSOCK-LISTEN:5001,fork,backlog=256 'SYSTEM:sha256sum >> /run/sums' & sleep 1")?;
+    pair.run(1, "mkfifo /run/gate; mkdir /run/many")?;
+    pair.run(
+        1,
+        "for i in $(seq 200); do head -c 20000 /dev/urandom > /run/many/$i; \
+         (cat /run/many/$i; cat < /run/gate) | socat -u - VSOCK-CONNECT:4:5001 2>> /run/many.errors & done; true",
+    )?;
+    pair.until(2, "[ $(busybox pidof sha256sum | wc -w) = 200 ]")?;
+    pair.run(1, "true > /run/gate; wait; cat /run/many.errors; [ ! -s /run/many.errors ]")?;
+    pair.until(2, "[ $(wc -l < /run/sums) = 200 ]")?;
+    let of = |text: String| first_word(&text).to_owned();
+    let sent = of(pair.run(
+        1,
+        "cat /run/many/* > /dev/null; for i in /run/many/*; do sha256sum < $i; done | sort | sha256sum",
+    )?);
+    let received = of(pair.run(2, "sort /run/sums | sha256sum")?);
+    if sent != received {
+        fail!("the 200 streams did not arrive as they were sent");
+    }
+    println!("200 parallel streams: all hashes equal");
+    Ok(())
+}
+
+fn refused(pair: &mut Pair<'_>) -> Result {
+    let reset = "Connection reset by peer";
+    for to in ["4:6000", "9:5000", "2:80", "2:1024"] {
+        pair.fails(1, &format!("socat -u - VSOCK-CONNECT:{to} 2>&1 < /dev/null"), reset)?;
+    }
+    // Not a manager.
+    pair.fails(2, "socat -u - VSOCK-CONNECT:2:1 2>&1 < /dev/null", reset)
+}
+
+/// The receiver's process stands still; another stream of the same sender does not notice.
+fn a_reader_that_stops(pair: &mut Pair<'_>) -> Result {
+    pair.run(
+        2,
+        "socat -u VSOCK-LISTEN:5000 CREATE:/root/in & echo $! > /run/reader; sleep 1; rm -f /run/sums",
+    )?;
+    pair.run(
+        1,
+        "(socat -u OPEN:/root/out,readbytes=4194304 VSOCK-CONNECT:4:5000; echo $? > /run/late) & sleep 2",
+    )?;
+    pair.run(2, "kill -STOP $(cat /run/reader)")?;
+    let seconds = std::env::var("VSOCK_STOP").unwrap_or("10".into());
+    pair.run(1, &format!("sleep {seconds}; echo aside | socat -u - VSOCK-CONNECT:4:5001"))?;
+    pair.until(2, "[ -s /run/sums ]")?;
+    pair.run(2, "kill -CONT $(cat /run/reader)")?;
+    pair.until(1, "[ -s /run/late ]")?;
+    pair.until(2, "! kill -0 $(cat /run/reader) 2> /dev/null")?;
+    let sent = pair.run(1, "head -c 4194304 /root/out | sha256sum")?;
+    let received = pair.run(2, "sha256sum < /root/in")?;
+    if first_word(&sent) != first_word(&received) {
+        fail!("what a reader got that stopped for a while: {received}; sent was {sent}");
+    }
+    println!("a reader stopped for {seconds} s: same hash, another stream went on");
+    Ok(())
+}
+
+fn services(pair: &mut Pair<'_>) -> Result {
+    let sent = pair.run(1, "head -c 100000 /root/out > /run/e; sha256sum < /run/e")?;
+    let echo = pair.run(1, "socat -t 30 - VSOCK-CONNECT:2:7 < /run/e | sha256sum")?;
+    if first_word(&sent) != first_word(&echo) {
+        fail!("echo: sent {sent}, came back {echo}");
+    }
+    pair.run(2, "head -c 1000000 /root/out | socat -u - VSOCK-CONNECT:2:9")?;
+    let lines = pair.run(1, "socat -u VSOCK-CONNECT:2:19 - 2> /dev/null | head -c 148 | tail -c 74")?;
+    if !lines.contains("!\"#$%&'()*+,-./0123456789") {
+        fail!("chargen: {lines}");
+    }
+    pair.bring(2)?;
+    pair.system.session.send("echo said-by-a-guest | socat -u - VSOCK-CONNECT:2:514\n")?;
+    pair.system.session.expect("[debian2] said-by-a-guest", SOON).map(drop)
+}
+
+/// A stream whose other end goes away ends with an error, at once.
+fn a_peer_that_restarts(pair: &mut Pair<'_>) -> Result {
+    pair.run(2, "socat -u VSOCK-LISTEN:5000 CREATE:/root/in & sleep 1")?;
+    pair.run(1, "(socat -u OPEN:/dev/zero VSOCK-CONNECT:4:5000; echo $? > /run/cut) 2> /run/why & sleep 2; [ ! -s /run/cut ]")?;
+    pair.manage("restart debian2", "debian2")?;
+    pair.until(1, "[ -s /run/cut ]")?;
+    let why = pair.run(1, "cat /run/why /run/cut")?;
+    if !(why.contains("reset") || why.contains("Broken pipe")) || why.trim_end().ends_with('0') {
+        fail!("the sender should have got an error: {why}");
+    }
+    pair.wait_for_shell(2)?;
+    println!("peer restarted: the sender got {}", why.lines().next().unwrap_or_default());
+    again(pair, "after the restart of a peer")
+}
+
+/// A new connection works.
+fn again(pair: &mut Pair<'_>, when: &str) -> Result {
+    pair.run(2, "rm -f /root/in; socat -u VSOCK-LISTEN:5000 CREATE:/root/in & sleep 1")?;
+    pair.run(1, "head -c 1000000 /root/out | socat -u - VSOCK-CONNECT:4:5000")?;
+    pair.until(2, "[ $(stat -c %s /root/in) = 1000000 ]")?;
+    let sent = pair.run(1, "head -c 1000000 /root/out | sha256sum")?;
+    let received = pair.run(2, "sha256sum < /root/in")?;
+    if first_word(&sent) != first_word(&received) {
+        fail!("{when}: sent {sent}, received {received}");
+    }
+    println!("{when}: a new connection works");
+    Ok(())
+}
+
+/// Open connections end with an error, a listening socket stays, the guests run on.
+fn the_broker_restarts(pair: &mut Pair<'_>) -> Result {
+    pair.run(2, "socat -u VSOCK-LISTEN:5001,fork CREATE:/dev/null & sleep 1")?;
+    pair.run(1, "rm -f /run/cut; (socat -u OPEN:/dev/zero VSOCK-CONNECT:4:5001; echo $? > /run/cut) 2> /run/why & sleep 2; [ ! -s /run/cut ]")?;
+    pair.manage("kill ivc", "ivc")?;
+    pair.until(1, "[ -s /run/cut ]")?;
+    let why = pair.run(1, "cat /run/why /run/cut")?;
+    if why.trim_end().ends_with("\n0") {
+        fail!("the sender should have got an error: {why}");
+    }
+    // The listening socket from before.
+    pair.run(1, "head -c 100000 /root/out | socat -u - VSOCK-CONNECT:4:5001")?;
+    println!("broker restarted: {}", why.lines().next().unwrap_or_default());
+    again(pair, "after the restart of the broker")
+}
