@@ -155,7 +155,7 @@ fn a_hundred_restarts_a_hang_and_crashes_leave_the_neighbour_alone() {
             format!(r#""disks": [{{ "controller": "disk0", "partition": "{partition}"{more} }}],"#)
         };
         let hang = r#""autostart": false, "watchdog_seconds": 2, "on_hang": "restart","#;
-        Ok(fixture::describe(
+        fixture::describe(
             "restarts",
             &[
                 fixture::debian(1, "")?,
@@ -163,7 +163,7 @@ fn a_hundred_restarts_a_hang_and_crashes_leave_the_neighbour_alone() {
                 fixture::bare("hang", &(disk("neighbour", r#", "read_only": true"#) + hang))?,
                 fixture::bare("crash", r#""autostart": false, "on_crash": "restart","#)?,
             ],
-        )?)
+        )
     };
     let description = cells().unwrap_or_else(|failure: partita::failure::Failure| panic!("{failure}"));
     with_system("restarts", Some(&description), |system| {

@@ -76,7 +76,7 @@ mod guest {
 
     /// What each word of the area says after a write in `run`.
     fn said(run: u64, offset: u64) -> u64 {
-        run << 32 | offset / 512
+        (run << 32) | (offset / 512)
     }
 
     fn attempt() -> Result<u64, &'static str> {
