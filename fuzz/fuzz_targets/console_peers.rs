@@ -62,6 +62,9 @@ impl Uart for Wire {
     fn read(&mut self) -> Option<u8> {
         None
     }
+    fn overruns(&mut self) -> u32 {
+        0
+    }
     fn tx_interrupt(&mut self, _on: bool) {}
     fn is_idle(&self) -> bool {
         true

@@ -16,7 +16,11 @@ const WORDS: usize = 2 * 4096 / 8;
 #[derive(Debug, Arbitrary)]
 enum Step {
     /// The peer writes a word: of the ring's header (0..16), of the session (256..262), of the data.
-    Forge { word: u16, value: u64, near: bool },
+    Forge {
+        word: u16,
+        value: u64,
+        near: bool,
+    },
     Read(u16),
     Write(u16),
     Poll,
@@ -56,7 +60,11 @@ fuzz_target!(|steps: Vec<Step>| {
                     _ => word / 4 % WORDS as u16,
                 };
                 let word = &b.0[usize::from(place)];
-                let value = if near { word.load(Ordering::Relaxed).wrapping_add(value % 17).wrapping_sub(8) } else { value };
+                let value = if near {
+                    word.load(Ordering::Relaxed).wrapping_add(value % 17).wrapping_sub(8)
+                } else {
+                    value
+                };
                 word.store(value, Ordering::Relaxed);
             }
             Step::Read(len) => {
@@ -74,7 +82,8 @@ fuzz_target!(|steps: Vec<Step>| {
                 let _ = end.poll();
             }
             Step::Arm(kind) => {
-                let _ = end.arm([Wait::Connected, Wait::Read, Wait::Write(kind.into())][usize::from(kind % 3)]);
+                let _ =
+                    end.arm([Wait::Connected, Wait::Read, Wait::Write(kind.into())][usize::from(kind % 3)]);
             }
             Step::Reopen => match End::open(sections(&a, &b), 0, 1) {
                 Ok(new) => end = new,

@@ -34,16 +34,42 @@ impl Report for Silent {
 #[derive(arbitrary::Arbitrary, Debug)]
 enum Step {
     /// Header fields from small sets, so that connections come to be; payload bytes in the chain.
-    Packet { cell: bool, to: u8, ports: (u8, u8), kind: u8, op: u8, len: u16, flags: u8, alloc: u32, fwd: u32, more: u16, split: u8 },
+    Packet {
+        cell: bool,
+        to: u8,
+        ports: (u8, u8),
+        kind: u8,
+        op: u8,
+        len: u16,
+        flags: u8,
+        alloc: u32,
+        fwd: u32,
+        more: u16,
+        split: u8,
+    },
     /// Any header in any buffers.
-    Raw { cell: bool, header: Vec<u8>, buffers: Vec<(u32, u16, bool)> },
+    Raw {
+        cell: bool,
+        header: Vec<u8>,
+        buffers: Vec<(u32, u16, bool)>,
+    },
     /// Receive or event buffers.
-    Offer { cell: bool, event: bool, at: u32, len: u16, writable: bool },
+    Offer {
+        cell: bool,
+        event: bool,
+        at: u32,
+        len: u16,
+        writable: bool,
+    },
     /// The supervisor says something.
     Line(Vec<u8>),
     /// The guest takes what was used.
-    Take { cell: bool },
-    Reset { cell: bool },
+    Take {
+        cell: bool,
+    },
+    Reset {
+        cell: bool,
+    },
     /// Counts of the clock pass.
     Run(u16),
 }
@@ -161,7 +187,8 @@ fuzz_target!(|steps: Vec<Step>| {
                     let total = 44 + u32::from(more % 0x200);
                     world.rams[cell].ram().write(slot, &bytes).unwrap();
                     let first = u32::from(*split).clamp(1, total - 1);
-                    let parts = [Buffer::out(slot, first), Buffer::out(slot + u64::from(first), total - first)];
+                    let parts =
+                        [Buffer::out(slot, first), Buffer::out(slot + u64::from(first), total - first)];
                     world.queues[cell][1].add(&parts);
                 }
                 Step::Raw { cell, header, buffers } => {

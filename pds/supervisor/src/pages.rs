@@ -74,7 +74,7 @@ pub unsafe fn manage_link(config: &Config<'_>) -> Option<Duplex<'static>> {
 pub fn ivc_stats(config: &Config<'_>) -> Option<&'static IvcStats> {
     let page = at(vaddr::service_link(Service::Ivc.index(), vaddr::IVC_STATS));
     // SAFETY: the host tool maps the page there if the configuration needs `ivc`, for us to read; atomics only.
-    config.has_ivc().then(|| unsafe { page.as_ref() })
+    if config.has_ivc() { Some(unsafe { page.as_ref() }) } else { None }
 }
 
 /// Channels that the system description gives to this PD, as bits.

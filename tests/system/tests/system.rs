@@ -129,7 +129,7 @@ fn a_guest_that_reboots_starts_again_on_its_disk() {
 }
 
 #[test]
-fn a_guest_that_panics_is_reported() {
+fn a_guest_that_panics_is_reported_and_starts_again() {
     with_system("panic", None, |system| {
         system.shell()?;
         // The kernel's own crash, with a reset after a second.
@@ -137,7 +137,8 @@ fn a_guest_that_panics_is_reported() {
         system.session.expect("Kernel panic - not syncing", SOON)?;
         system.session.expect("[vmm_debian1] guest reset", SOON)?;
         system.session.expect("[supervisor] guest of vmm_debian1 reset, starting again", SOON)?;
-        system.session.quit()?;
+        system.shell()?;
+        system.power_off()?;
         disk::check_pattern(&system.disk, &disk::partition(&system.disk, "neighbour")?)
     });
 }

@@ -229,7 +229,7 @@ impl<R: Report> Broker<R> {
     }
 
     /// A packet of a connection with CID 2 that has passed all checks.
-    pub(super) fn to_host(&mut self, from: usize, index: usize, header: &Header) -> Step {
+    pub(super) fn serve_host(&mut self, from: usize, index: usize, header: &Header) -> Step {
         let Some(connection) = self.tables.connections.get(index) else { return Step::Done(0) };
         let number = usize::from(connection.stream);
         match header.op.get() {

@@ -71,7 +71,7 @@ impl<R: Report> Broker<R> {
             return Step::Done(0);
         }
         let passage = Passage { from, to, index, end, header };
-        if to == HOST { self.to_host(from, index, header) } else { self.pass(&passage, offset) }
+        if to == HOST { self.serve_host(from, index, header) } else { self.pass(&passage, offset) }
     }
 
     /// What a connection's state, lengths and credit say about a packet. Takes over the credit that it tells.

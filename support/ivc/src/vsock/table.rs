@@ -95,6 +95,12 @@ pub struct Connections {
     owed: [Owed; MAX_CELLS],
 }
 
+impl Default for Connections {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Connections {
     /// None.
     pub const fn new() -> Self {

@@ -12,7 +12,7 @@ fn main() {}
 #[cfg(target_os = "none")]
 mod guest {
     use partita_protocol::layout::guest;
-    use partita_test_guests::blk::{self, Disk, FLUSH, IN, OUT, get, load, memory, set, store};
+    use partita_test_guests::blk::{self, BASE, Disk, FLUSH, IN, OUT, get, load, memory, reg, set, store};
     use partita_test_guests::machine::{self, acknowledge, frequency, now, smc};
     use partita_test_guests::println;
 
@@ -76,7 +76,7 @@ mod guest {
 
     /// What each word of the area says after a write in `run`.
     fn said(run: u64, offset: u64) -> u64 {
-        run << 32 | offset / 512
+        (run << 32) | (offset / 512)
     }
 
     fn attempt() -> Result<u64, &'static str> {
@@ -121,6 +121,8 @@ mod guest {
         let mut seen = acknowledge();
         while seen != 27 && now() < until {
             if seen < 1020 {
+                // A request that was done before anybody waited has left its interrupt behind.
+                machine::write(BASE + reg::INTERRUPT_ACK, machine::read(BASE + reg::INTERRUPT_STATUS));
                 machine::end(seen);
             }
             machine::wait();

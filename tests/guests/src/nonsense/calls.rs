@@ -50,7 +50,7 @@ pub const FUNCTIONS: Subject = Subject {
         ("services of firmware, secure OS, standard hypervisor and vendors", || {
             (0..64u64).filter(|owner| *owner != 4).all(|owner| {
                 (0..8).all(|f| {
-                    let seen = smc([0x8000_0000 | owner << 24 | 0x20 + f, u64::MAX, u64::MAX, u64::MAX]);
+                    let seen = smc([0x8000_0000 | owner << 24 | (0x20 + f), u64::MAX, u64::MAX, u64::MAX]);
                     seen == NOT_SUPPORTED
                 })
             })
@@ -70,9 +70,9 @@ pub const FUNCTIONS: Subject = Subject {
             let mut random = super::Random(77);
             // Not the owner whose functions end the guest.
             (0..500).all(|_| {
-                let f = random.next() & 0xffff_ffff;
+                let f = random.draw() & 0xffff_ffff;
                 f >> 24 & 0x3f == 4
-                    || smc([f, random.next(), random.next(), random.next()]) as i64 <= 0x1_0001
+                    || smc([f, random.draw(), random.draw(), random.draw()]) as i64 <= 0x1_0001
             })
         }),
     ]),

@@ -179,7 +179,7 @@ pub const TRICKS: Subject = Subject {
         }),
         ("2000 software interrupts to itself", || {
             for n in 0..2000 {
-                write(guest::GICD + 0xf00, 2 << 24 | n % 16);
+                write(guest::GICD + 0xf00, (2 << 24) | (n % 16));
             }
             drain();
             true

@@ -122,9 +122,12 @@ fn range(kind: u32, length: u32, range: Option<[u64; 2]>) -> bool {
     }
     disk.offer(0);
     disk.kick();
-    // SAFETY: as above.
-    let status =
-        if disk.wait(1) { unsafe { crate::blk::get(&raw const (*memory()).status[0]) } } else { 0xfe };
+    let status = if disk.wait(1) {
+        // SAFETY: as above.
+        unsafe { crate::blk::get(&raw const (*memory()).status[0]) }
+    } else {
+        0xfe
+    };
     // Whoever does not offer the command says UNSUPP to all of it.
     matches!(status, IOERR | UNSUPP) || (status == 0xfe && DEVICES[0].needs_reset())
 }

@@ -14,7 +14,10 @@ const RAM_END: u64 = 0x4100_0000;
 pub const AREAS: Subject =
     Subject { name: "rings", expect: Expect::Lives, cases: Cases::Product { count, name, run } };
 
-const PLACES: [(&str, fn(u64) -> u64); 9] = [
+/// Where it is, and its address from that of the good place.
+type Place = (&'static str, fn(u64) -> u64);
+
+const PLACES: [Place; 9] = [
     ("at 0", |_| 0),
     ("in the device's registers", |_| blk::BASE),
     ("in the distributor", |_| 0x0800_0000),

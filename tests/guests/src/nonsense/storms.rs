@@ -179,9 +179,9 @@ fn masked() -> bool {
 fn rubbish(base: u64, length: u64, most: u64) -> bool {
     let mut random = Random(0x9e37_79b9_7f4a_7c15 ^ base);
     for _ in 0..3000 {
-        let width = (1 << (random.next() % 4)).min(most);
-        let offset = random.next() % length / width * width;
-        machine::write_width(base + offset, width as u8, random.next());
+        let width = (1 << (random.draw() % 4)).min(most);
+        let offset = random.draw() % length / width * width;
+        machine::write_width(base + offset, width as u8, random.draw());
     }
     true
 }
@@ -190,9 +190,9 @@ fn rubbish(base: u64, length: u64, most: u64) -> bool {
 fn uart() -> bool {
     let mut random = Random(0x1234_5678_9abc_def1);
     for _ in 0..2000 {
-        let width = 1 << (random.next() % 3);
-        let offset = 0x34 + random.next() % 0xf00;
-        machine::write_width(guest::UART + offset / width * width, width as u8, random.next());
+        let width = 1 << (random.draw() % 3);
+        let offset = 0x34 + random.draw() % 0xf00;
+        machine::write_width(guest::UART + offset / width * width, width as u8, random.draw());
     }
     write(guest::UART + 0x38, 0);
     read(guest::UART + 0xfe0) == 0x11

@@ -140,9 +140,9 @@ impl World {
         let mut broker = Broker::new(tables(), pages, stats, rules.clone(), Notes::default(), SECOND);
         broker.manage_over(Duplex::new(rings[0].0, rings[0].1));
         let mut guests = Vec::new();
-        for cell in 0..cells {
+        for (cell, status) in status.iter().enumerate() {
             let guest = Guest::new(cell);
-            broker.add_client(cell, guest.cid as u32, guest.ram.ram(), status[cell]);
+            broker.add_client(cell, guest.cid as u32, guest.ram.ram(), status);
             guests.push(guest);
         }
         broker.open();
