@@ -1,6 +1,6 @@
 //! What the supervisor decides with and acts through: all but the shell, which acts through this.
 
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicU64, Ordering};
 
 use partita_config::Config;
 use partita_config::pd::{Name, Pd};
@@ -20,7 +20,7 @@ use partita_supervisor::manage::Service;
 use partita_supervisor::manage::mail::Mail;
 use partita_supervisor::power::Power;
 use partita_supervisor::restarts::{Restarts, Why};
-use partita_supervisor::shell::view::{CellView, DiskView, PdView, SocketsView, System};
+use partita_supervisor::shell::view::{CellView, DiskView, LinkView, PdView, SocketsView, System};
 use partita_supervisor::watchdog::{Finding, Watchdog};
 use sel4_microkit::Channel;
 use sel4_vm::{cntfrq, cntpct};
@@ -388,6 +388,25 @@ impl System for Machine {
         let counters = pages::ivc_stats(self.config)?.cells.get(n)?;
         let counters = ivc_stats::Counter::ALL.map(|counter| counters.get(counter));
         Some(SocketsView { cell: cell.name, cid: cell.cid, counters })
+    }
+
+    fn link(&self, n: usize, peer: usize) -> Option<LinkView<'_>> {
+        let link = self.config.links.get(n)?;
+        let counters = pages::link_stats(self.config)?.links.get(n)?;
+        let get = |all: &[AtomicU64]| all.get(peer).map_or(0, |counter| counter.load(Ordering::Relaxed));
+        Some(LinkView {
+            link: link.name,
+            // Without one it is the place; at most MAX_LINKS.
+            id: link.id.unwrap_or(n as u8),
+            peer,
+            cell: link.peers.get(peer)?,
+            shared: link.shared.0,
+            output: link.output.0,
+            rung: get(&counters.rung),
+            refused: get(&counters.refused),
+            delivered: get(&counters.delivered),
+            dropped: get(&counters.dropped),
+        })
     }
 
     fn frequency(&self) -> u64 {

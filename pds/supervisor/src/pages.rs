@@ -11,6 +11,7 @@ use partita_protocol::disk_stats::{BlkStats, DiskCounters};
 use partita_protocol::ivc_stats::IvcStats;
 use partita_protocol::layout::{Service, size, supervisor_ping, vaddr};
 use partita_protocol::lifecycle::{Actual, CellState, Wanted};
+use partita_protocol::links::LinkStats;
 use partita_protocol::manage;
 use partita_protocol::stats::VmmStats;
 use partita_protocol::supervisor::StopReason;
@@ -75,6 +76,13 @@ pub fn ivc_stats(config: &Config<'_>) -> Option<&'static IvcStats> {
     let page = at(vaddr::service_link(Service::Ivc.index(), vaddr::IVC_STATS));
     // SAFETY: the host tool maps the page there if the configuration needs `ivc`, for us to read; atomics only.
     if config.has_ivc() { Some(unsafe { page.as_ref() }) } else { None }
+}
+
+/// The counters of links, if there is one.
+pub fn link_stats(config: &Config<'_>) -> Option<&'static LinkStats> {
+    let page = at(vaddr::service_link(Service::Ivc.index(), vaddr::LINK_STATS));
+    // SAFETY: the host tool maps the page there if the configuration has links, for us to read; atomics only.
+    if config.links.is_empty() { None } else { Some(unsafe { page.as_ref() }) }
 }
 
 /// Channels that the system description gives to this PD, as bits.

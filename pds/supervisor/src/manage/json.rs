@@ -12,7 +12,7 @@ use partita_protocol::ivc_stats;
 use partita_protocol::manage::ANSWER_MAX;
 use partita_protocol::stats::Counter;
 use partita_protocol::supervisor::StopReason;
-use partita_protocol::{MAX_CELLS, MAX_DISKS};
+use partita_protocol::{MAX_CELLS, MAX_DISKS, MAX_LINKS, MAX_PEERS};
 
 use super::PROTOCOL;
 use super::mail::{Message, Welcome};
@@ -20,7 +20,7 @@ use super::request::Request;
 use crate::restarts::CHILDREN;
 use crate::shell::command::{COMMANDS, Run};
 use crate::shell::log::{Lines, names};
-use crate::shell::view::{CellView, DiskView, SocketsView, System};
+use crate::shell::view::{CellView, DiskView, LinkView, SocketsView, System};
 
 /// Bytes kept free behind a list, for `],"more":N,"next":N,"lost":N}`.
 const TAIL: usize = 96;
@@ -227,7 +227,11 @@ impl Answer {
                     .flat_map(|n| (0..MAX_DISKS).map_while(move |number| system.disk(n, number)));
                 self.list("disks", first, all, |out, disk| out.disk(&disk));
             }
-            Run::Links => self.list("links", first, core::iter::empty::<()>(), |_, ()| {}),
+            Run::Links => {
+                let all =
+                    (0..MAX_LINKS).flat_map(|n| (0..MAX_PEERS).map_while(move |peer| system.link(n, peer)));
+                self.list("links", first, all, |out, view| out.link(&view));
+            }
             Run::Sockets => {
                 let all = (0..MAX_CELLS).map_while(|n| system.sockets(n)).filter(|view| view.cid.is_some());
                 self.list("sockets", first, all, |out, view| out.sockets(&view));
@@ -332,6 +336,21 @@ impl Answer {
             self.number(counter.name(), *value);
         }
         self.close("}");
+        self.close("}");
+    }
+
+    fn link(&mut self, view: &LinkView<'_>) {
+        self.open("{");
+        self.text_of("link", view.link);
+        self.number("id", view.id.into());
+        self.number("peer", view.peer as u64);
+        self.text_of("cell", view.cell);
+        self.number("shared", view.shared);
+        self.number("output", view.output);
+        self.number("rung", view.rung);
+        self.number("refused", view.refused);
+        self.number("delivered", view.delivered);
+        self.number("dropped", view.dropped);
         self.close("}");
     }
 

@@ -123,6 +123,7 @@ fn tables_have_the_documented_fields() {
         ("disks", "disks"),
         ("stats", "cells"),
         ("help", "commands"),
+        ("links", "links"),
         ("sockets", "sockets"),
         ("services", "services"),
     ] {
@@ -144,6 +145,13 @@ fn tables_have_the_documented_fields() {
         (&107.into(), &12345.into())
     );
     assert_eq!(stats["cells"].as_array().unwrap().len(), 1);
+    let links = ask(&mut system, 0, r#"{"command":"links"}"#);
+    assert_eq!(links["links"].as_array().unwrap().len(), 5);
+    assert_eq!(
+        links["links"][3],
+        serde_json::json!({"link":"wide","id":7,"peer":1,"cell":"debian2","shared":8192,"output":262144,
+            "rung":1001,"refused":1,"delivered":900,"dropped":10})
+    );
     let disks = ask(&mut system, 0, r#"{"command":"disks"}"#);
     assert_eq!(disks["latency_ns"][0], 32768);
     assert_eq!(

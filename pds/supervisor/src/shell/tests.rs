@@ -121,6 +121,6 @@ proptest! {
         // Out of an escape sequence, and the line ended.
         bench.says(b"m\r");
         let out = bench.says(b"links\r");
-        prop_assert_eq!(out, "links\r\nno links: this version has no inter-VM communication\r\npartita> ");
+        prop_assert!(out.starts_with("links\r\nlink  id  peer") && out.ends_with("20\r\npartita> "), "{}", out);
     }
 }

@@ -8,11 +8,11 @@ use partita_protocol::disk_stats::{BUCKETS, LATENCY_SHIFT};
 use partita_protocol::ivc_stats;
 use partita_protocol::stats::Counter;
 use partita_protocol::supervisor::StopReason;
-use partita_protocol::{MAX_CELLS, MAX_DISKS};
+use partita_protocol::{MAX_CELLS, MAX_DISKS, MAX_LINKS, MAX_PEERS};
 
 use super::log;
 use super::table::{self, Bytes, Time, number, text};
-use super::view::{CellView, DiskView, SocketsView, System};
+use super::view::{CellView, DiskView, LinkView, SocketsView, System};
 
 /// What the cells do.
 pub fn cells(system: &impl System, out: &mut dyn Write) -> fmt::Result {
@@ -215,9 +215,37 @@ pub fn log(system: &impl System, name: Option<&str>, out: &mut dyn Write) -> fmt
     Ok(())
 }
 
-/// Links between guests.
-pub fn links(_system: &impl System, out: &mut dyn Write) -> fmt::Result {
-    out.write_str("no links: this version has no inter-VM communication\n")
+/// Links between guests, by peer.
+pub fn links(system: &impl System, out: &mut dyn Write) -> fmt::Result {
+    let rows: Vec<LinkView<'_>, { MAX_LINKS * MAX_PEERS }> =
+        (0..MAX_LINKS).flat_map(|n| (0..MAX_PEERS).map_while(move |peer| system.link(n, peer))).collect();
+    if rows.is_empty() {
+        return out.write_str("partita.json has no links\n");
+    }
+    let columns = [
+        text("link"),
+        number("id"),
+        number("peer"),
+        text("cell"),
+        number("shared"),
+        number("output"),
+        number("rung"),
+        number("refused"),
+        number("delivered"),
+        number("dropped"),
+    ];
+    table::write(out, &columns, &rows, |row, column, out| match column {
+        0 => out.write_str(row.link),
+        1 => write!(out, "{}", row.id),
+        2 => write!(out, "{}", row.peer),
+        3 => out.write_str(row.cell),
+        4 => write!(out, "{}", Bytes(row.shared)),
+        5 => write!(out, "{}", Bytes(row.output)),
+        6 => write!(out, "{}", row.rung),
+        7 => write!(out, "{}", row.refused),
+        8 => write!(out, "{}", row.delivered),
+        _ => write!(out, "{}", row.dropped),
+    })
 }
 
 /// Connections between guests, by cell.

@@ -83,6 +83,31 @@ impl SocketsView<'_> {
     }
 }
 
+/// A peer's part in a link, at one moment.
+#[derive(Clone, Copy, Debug)]
+pub struct LinkView<'a> {
+    /// The link's name.
+    pub link: &'a str,
+    /// What guests call it.
+    pub id: u8,
+    /// The peer's number.
+    pub peer: usize,
+    /// The cell that is this peer.
+    pub cell: &'a str,
+    /// Bytes of the section that all peers write.
+    pub shared: u64,
+    /// Bytes of the section that only this peer writes.
+    pub output: u64,
+    /// Doorbells that it rang for other peers.
+    pub rung: u64,
+    /// Doorbells that name no other peer of the link.
+    pub refused: u64,
+    /// Interrupts that it got: fewer than were rung for it when doorbells coalesce.
+    pub delivered: u64,
+    /// Doorbells for it while it did not run.
+    pub dropped: u64,
+}
+
 /// A protection domain at one moment.
 #[derive(Clone, Debug)]
 pub struct PdView {
@@ -108,6 +133,8 @@ pub trait System {
     fn disk(&self, n: usize, number: usize) -> Option<DiskView<'_>>;
     /// What cell `n` has to do with `ivc`; `None` behind the last one, and without an `ivc`.
     fn sockets(&self, n: usize) -> Option<SocketsView<'_>>;
+    /// Peer `peer` of link `n`; `None` behind the last one of either.
+    fn link(&self, n: usize, peer: usize) -> Option<LinkView<'_>>;
     /// Counts of the latencies' clock in a second.
     fn frequency(&self) -> u64;
     /// Reads the log from the position `from` on, or from the oldest byte that is kept: where it was read from, and how many

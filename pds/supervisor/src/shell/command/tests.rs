@@ -5,7 +5,7 @@ use crate::manage::mail::Mail;
 use crate::manage::{self, Service};
 use crate::restarts::{State, Why};
 use crate::shell::text::TITLE;
-use crate::shell::view::{CellView, DiskView, SocketsView};
+use crate::shell::view::{CellView, DiskView, LinkView, SocketsView};
 use partita_config::Partition;
 use partita_protocol::MAX_DISKS;
 use partita_protocol::stats::Counter;
@@ -15,6 +15,7 @@ use partita_protocol::supervisor::StopReason;
 pub struct Fake {
     cells: usize,
     disks: usize,
+    links: usize,
     pub orders: std::vec::Vec<(usize, Order)>,
     pub off: bool,
     pub kills: std::vec::Vec<(usize, u32, u32, bool)>,
@@ -36,6 +37,7 @@ impl Fake {
         Fake {
             cells: 2,
             disks: 1,
+            links: 2,
             orders: vec![],
             off: false,
             kills: vec![],
@@ -105,6 +107,22 @@ impl System for Fake {
             cell: self.cell(n)?.name,
             cid,
             counters: core::array::from_fn(|k| 1000 * k as u64),
+        })
+    }
+
+    fn link(&self, n: usize, peer: usize) -> Option<LinkView<'_>> {
+        let peers = [2, 3].get(n)?;
+        (n < self.links && peer < *peers).then_some(LinkView {
+            link: ["l0", "wide"][n],
+            id: [0, 7][n],
+            peer,
+            cell: NAMES[peer],
+            shared: 8192 * n as u64,
+            output: 256 << 10,
+            rung: 1000 + peer as u64,
+            refused: n as u64,
+            delivered: 900,
+            dropped: 10 * peer as u64,
         })
     }
 
@@ -247,7 +265,19 @@ debian1    3  1000     0     2000   3000  3.9K      4.8K        6000
     system.cells = 2;
     system.disks = 0;
     assert_eq!(run(&mut system, "disks"), "no cell has a disk\n");
-    assert_eq!(run(&mut system, "links"), "no links: this version has no inter-VM communication\n");
+    assert_eq!(
+        run(&mut system, "links"),
+        "\
+link  id  peer  cell     shared  output  rung  refused  delivered  dropped
+l0     0     0  debian1       0    256K  1000        0        900        0
+l0     0     1  debian2       0    256K  1001        0        900       10
+wide   7     0  debian1      8K    256K  1000        1        900        0
+wide   7     1  debian2      8K    256K  1001        1        900       10
+wide   7     2  three        8K    256K  1002        1        900       20
+"
+    );
+    system.links = 0;
+    assert_eq!(run(&mut system, "links"), "partita.json has no links\n");
 }
 
 #[test]
