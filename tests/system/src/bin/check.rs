@@ -19,7 +19,7 @@ const MIRI: &[&str] = &["partita-ring", "partita-virtio", "partita-link-pipe"];
 /// Crates with `cfg(loom)` models.
 const LOOM: &[&str] = &["partita-ring", "partita-link-pipe"];
 /// System tests that run with a release build as well.
-const RELEASE_TOO: &[&str] = &["bare_metal", "restart", "sizes", "system", "vsock"];
+const RELEASE_TOO: &[&str] = &["bare_metal", "sizes", "system"];
 /// Freestanding programs that the linter must see for the target, too.
 const FREESTANDING: &[&str] = &[
     "partita-pd-blk",
@@ -195,7 +195,7 @@ fn steps(root: &Path) -> Vec<Plan> {
         system.args(names.iter().flat_map(|name| ["--test", name]));
         system.args(["--", "--test-threads=1"]);
         system.env("CONFIG", config);
-        add("system", &format!("system {kind} {config}"), 25, Counting::Printed, system);
+        add("system", &format!("system {kind} {config}"), 35, Counting::Printed, system);
     }
     plans
 }
