@@ -199,7 +199,7 @@ fn a_hundred_restarts_a_hang_and_crashes_leave_the_neighbour_alone() {
             system.session.expect("hang hangs: no sign of life for 2 s, starting again", SOON)?;
         }
         system.order("stop", "hang", "stops")?;
-        system.until("hang", "stopped", |cell| cell.state == "stopped" && cell.epoch >= 3)?;
+        system.until("hang", "stopped", |cell| cell.state == "stopped" && cell.epoch >= 2)?;
 
         // Five restarts in quick succession, then it is left alone.
         system.order("start", "crash", "starts")?;

@@ -76,14 +76,18 @@ impl Pair<'_> {
 
     /// Waits until the command succeeds.
     fn until(&mut self, cell: usize, command: &str) -> Result {
-        self.run(
-            cell,
-            &format!(
-                "n=0; until {command}; do n=$((n+1)); [ $n -lt 250 ] || break; sleep 1; done; {command}"
-            ),
-        )
-        .map(drop)
+        let tries = 250 + 8 * mib();
+        self.bring(cell)?;
+        let wait = format!(
+            "n=0; until {command}; do n=$((n+1)); [ $n -lt {tries} ] || break; sleep 1; done; {command}"
+        );
+        self.system.session.shell_ok(&wait, LONG + Duration::from_secs(tries)).map(drop)
     }
+}
+
+/// Size of the large transfers.
+fn mib() -> u64 {
+    std::env::var("VSOCK_MIB").ok().and_then(|text| text.parse().ok()).unwrap_or(16)
 }
 
 fn first_word(text: &str) -> &str {
@@ -108,26 +112,32 @@ fn stock_guests_talk_over_vsock() {
     });
 }
 
-/// The same file name at both ends: sent from one as `out`, received by the other as `in`.
+/// Random bytes, hashed as they leave and as they arrive, so that their number is not limited by the guests' disks.
 fn files_both_ways_at_once(pair: &mut Pair<'_>) -> Result {
-    let mib = std::env::var("VSOCK_MIB").unwrap_or("16".into());
+    let mib = mib();
     for cell in [1, 2] {
-        pair.run(cell, &format!("head -c {mib}M /dev/urandom > /root/out; rm -f /root/in /run/sent"))?;
-        pair.run(cell, "socat -u VSOCK-LISTEN:5000,backlog=64 CREATE:/root/in & sleep 1")?;
+        pair.run(cell, "head -c 4M /dev/urandom > /root/out; mkfifo /run/tee")?;
+        pair.run(cell, "socat -u VSOCK-LISTEN:5000,backlog=64 'SYSTEM:sha256sum > /run/received' & sleep 1")?;
     }
     for (cell, peer) in [(1, 4), (2, 3)] {
-        let send = format!("socat -u -b 65536 OPEN:/root/out VSOCK-CONNECT:{peer}:5000");
-        pair.run(cell, &format!("({send}; echo $? > /run/sent) > /run/errors 2>&1 & true"))?;
+        let send = format!("tee /run/tee | socat -u -b 65536 - VSOCK-CONNECT:{peer}:5000");
+        pair.run(
+            cell,
+            &format!(
+                "sha256sum < /run/tee > /run/hash & (head -c {mib}M /dev/urandom | {send}; \
+                 echo ${{PIPESTATUS[*]}} > /run/sent) > /run/errors 2>&1 & true"
+            ),
+        )?;
     }
     for cell in [1, 2] {
         pair.until(cell, "[ -s /run/sent ]")?;
-        pair.run(cell, "cat /run/errors; [ $(cat /run/sent) = 0 ]")?;
+        pair.run(cell, "cat /run/errors; [ \"$(cat /run/sent)\" = '0 0 0' ]")?;
     }
     for (from, to) in [(1, 2), (2, 1)] {
         // Its end may still be on its way.
-        pair.until(to, "! busybox pidof socat > /dev/null")?;
-        let sent = pair.run(from, "sha256sum < /root/out")?;
-        let received = pair.run(to, "sha256sum < /root/in")?;
+        pair.until(to, "[ -s /run/received ]")?;
+        let sent = pair.run(from, "cat /run/hash")?;
+        let received = pair.run(to, "cat /run/received")?;
         if first_word(&sent) != first_word(&received) {
             fail!("{mib} MiB from debian{from} to debian{to}: sent {sent}, received {received}");
         }
