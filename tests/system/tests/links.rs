@@ -134,6 +134,28 @@ fn two_linux_guests_exchange_messages_and_streams() {
     });
 }
 
+/// `links`, of the link of the bare-metal guest: doorbells went both ways, no more arrived than were rung, and the three
+/// that the guest rang for nobody are counted.
+fn counted(table: &str) -> Result {
+    let row = |peer: &str, cell: &str, refused: &str| -> Result<(u64, u64)> {
+        let rows = table.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        for row in rows {
+            if let ["l0", "0", number, name, "8K", "256K", rung, nobody, delivered, _] = row.as_slice()
+                && (*number, *name, *nobody) == (peer, cell, refused)
+                && let (Ok(rung), Ok(delivered)) = (rung.parse(), delivered.parse())
+            {
+                return Ok((rung, delivered));
+            }
+        }
+        fail!("no row of {cell} as peer {peer} with {refused} refused: {table}")
+    };
+    let (bare, linux) = (row("0", "pipe", "3")?, row("1", "debian1", "0")?);
+    if bare.1 == 0 || linux.1 == 0 || bare.1 > linux.0 || linux.1 > bare.0 {
+        fail!("doorbells (rung, delivered) of the peers: {bare:?} {linux:?}");
+    }
+    Ok(())
+}
+
 #[test]
 fn linux_and_a_bare_metal_guest_exchange_a_stream() {
     fixture::build_guests().unwrap();
@@ -153,6 +175,7 @@ fn linux_and_a_bare_metal_guest_exchange_a_stream() {
         console(system, 2, "")?;
         let verdict = system.session.expect(" failed", SOON)?;
         contains(&verdict, "pipe: received 16777216 bytes")?;
-        contains(&verdict, "pipe: 5 passed, 0")
+        contains(&verdict, "pipe: 5 passed, 0")?;
+        counted(&system.manage("links")?)
     });
 }
