@@ -9,6 +9,7 @@
 #![cfg_attr(not(any(test, feature = "fake")), no_std)]
 
 pub mod bus;
+pub mod busy;
 pub mod exits;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;

@@ -24,6 +24,7 @@ use partita_virtio::memory::GuestRam;
 
 use core::sync::atomic::Ordering;
 
+use crate::busy::Busy;
 use crate::links::{Links, Ring};
 use crate::load::Images;
 use crate::machine::{Field, Machine, Page};
@@ -147,6 +148,7 @@ pub struct Vmm<'a, M, P> {
     pub(crate) talked: bool,
     /// Level of the PL011's interrupt.
     pub(crate) uart_line: bool,
+    busy: Busy,
 }
 
 /// What a [`Vmm`] is made of.
@@ -219,6 +221,7 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
             notify: None,
             talked: false,
             uart_line: false,
+            busy: Busy::default(),
         }
     }
 
@@ -247,6 +250,7 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
     /// A vCPU faulted: the fault's label and first message registers.
     pub fn fault(&mut self, vcpu: usize, label: u64, words: [u64; 4]) -> Next {
         self.replying = Some(vcpu);
+        self.busy.enter(self.machine.counter());
         if !is_wait_for_event(label, words) {
             self.release();
         }
@@ -264,6 +268,7 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
     /// Peers have notified: one bit per channel.
     pub fn notified(&mut self, channels: u64) -> Next {
         self.stats.count(Counter::Notifications);
+        self.busy.enter(self.machine.counter());
         self.release();
         let from = |channel: usize| channels & (1 << channel) != 0;
         if from(channel::TIMER) {
@@ -292,6 +297,7 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         self.interrupts(channels & PASSTHROUGH);
         if from(channel::PING) {
             self.alive.beat();
+            self.stats.set(Counter::BusyMs, self.busy.milliseconds(self.machine.frequency()));
         }
         if from(channel::SUPERVISOR) {
             self.supervisor_notified();
@@ -324,7 +330,9 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
 
     /// Decides how to wait.
     fn next(&mut self) -> Next {
-        if !self.vcpus.contains(&Vcpu::Running) {
+        let runs = self.vcpus.contains(&Vcpu::Running);
+        self.busy.leave(self.machine.counter(), runs && self.phase != Phase::Paused);
+        if !runs {
             self.release(); // nobody is left who could wake them
         }
         if core::mem::take(&mut self.talked) && self.terminal.owes_notification() {

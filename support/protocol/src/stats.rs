@@ -47,11 +47,13 @@ pub enum Counter {
     Notifications,
     /// Reads of a vCPU's general-purpose registers.
     RegisterReads,
+    /// Milliseconds in which a vCPU ran or waited for its turn; brought up to date once a second.
+    BusyMs,
 }
 
 impl Counter {
     /// All of them, in order.
-    pub const ALL: [Counter; 19] = [
+    pub const ALL: [Counter; 20] = [
         Counter::Wfi,
         Counter::Wfe,
         Counter::Smc,
@@ -71,6 +73,7 @@ impl Counter {
         Counter::Alarms,
         Counter::Notifications,
         Counter::RegisterReads,
+        Counter::BusyMs,
     ];
     /// The first this many of [`Counter::ALL`] are exits: their sum is the number of VM exits.
     pub const EXITS: usize = 14;
@@ -97,6 +100,7 @@ impl Counter {
             Counter::Alarms => "alarms",
             Counter::Notifications => "notified",
             Counter::RegisterReads => "regreads",
+            Counter::BusyMs => "busy_ms",
         }
     }
 }
@@ -118,6 +122,13 @@ impl VmmStats {
     pub fn count(&self, counter: Counter) {
         if let Some(cell) = self.counters.get(counter as usize) {
             cell.store(cell.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+        }
+    }
+
+    /// Writes one that is not counted one by one.
+    pub fn set(&self, counter: Counter, value: u64) {
+        if let Some(cell) = self.counters.get(counter as usize) {
+            cell.store(value, Ordering::Relaxed);
         }
     }
 
