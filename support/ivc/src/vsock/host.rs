@@ -22,7 +22,7 @@ const PER_CELL: usize = 8;
 /// Bytes that are kept from the guest: a request and more, or a line of the log.
 pub const INPUT: usize = 1024;
 /// Bytes that are kept for the guest.
-pub const OUTPUT: usize = 8192;
+pub const OUTPUT: usize = 5120;
 /// What DISCARD and CHARGEN tell as their room.
 const ENDLESS: u32 = 64 << 10;
 /// Bytes of one packet that are made or copied out of a buffer.

@@ -320,7 +320,7 @@ fn services_of_cid_2() {
         got
     };
     // Echo.
-    assert_eq!(connect(&mut world, 0, 1, 7)[0].header.buf_alloc.get(), 8192);
+    assert_eq!(connect(&mut world, 0, 1, 7)[0].header.buf_alloc.get(), 5120);
     let rw = world.guests[0].packet(2, 1, 7, op::RW);
     world.send(0, rw, &bytes(3000));
     assert_eq!(world.got(0).concat_payload(), bytes(3000));
