@@ -258,7 +258,13 @@ mod tests {
         let theirs = vec![operation("call", [150; 3]), operation("signal", [400; 3])];
         let table = new(vec![("embedded", ours.clone()), ("sel4", theirs.clone())]).unwrap();
         let text = table.to_string();
-        assert!(text.contains("call ") && text.contains("2.00") && text.contains("    ratio") && text.contains("0.25"), "{text}");
+        assert!(
+            text.contains("call ")
+                && text.contains("2.00")
+                && text.contains("    ratio")
+                && text.contains("0.25"),
+            "{text}"
+        );
         let json: Value = serde_json::from_str(&table.json()).unwrap();
         assert_eq!((&json["rows"][0]["embedded"], &json["rows"][0]["sel4"]), (&json!(300), &json!(150)));
         assert_eq!(json["rows"][0]["embedded_least_most"], json!([290, 320]));

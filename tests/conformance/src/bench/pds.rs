@@ -20,7 +20,10 @@ pub const MEASURES: &[(&str, Measure)] = &[
     ("receive without waiting, nothing there", receive_nothing),
     ("fault of a PD to its waiting parent | reply and receive, back in the PD", exception),
     ("memory fault round trip: reply, fault again", memory_fault),
-    ("interrupt to a waiting PD, from a PD | acknowledge an interrupt by Call | receive, back in the interrupted PD", interrupt_call),
+    (
+        "interrupt to a waiting PD, from a PD | acknowledge an interrupt by Call | receive, back in the interrupted PD",
+        interrupt_call,
+    ),
     ("- | acknowledge an interrupt by Send | -", interrupt_send),
     ("- | NBSendRecv: acknowledge an interrupt, block, switch", interrupt_and_receive),
 ];
