@@ -12,6 +12,7 @@ pub mod device;
 pub mod fatal;
 pub mod gic;
 pub mod place;
+pub mod queues;
 pub mod registers;
 pub mod requests;
 pub mod rings;
@@ -73,6 +74,7 @@ pub static CATALOGUE: &[Subject] = &[
     requests::KINDS,
     requests::SECTORS,
     requests::LENGTHS,
+    queues::SUBJECT,
     storms::SUBJECT,
     gic::DISTRIBUTOR,
     gic::TRICKS,
