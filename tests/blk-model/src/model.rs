@@ -116,7 +116,10 @@ impl Model {
     /// It cannot be.
     pub fn check(&self, disk: &[u8]) {
         for (n, (values, content)) in self.sectors.iter().zip(disk.chunks(512)).enumerate() {
-            assert!(one(content).is_some_and(|byte| values.contains(byte)), "sector {n} is not what was written");
+            assert!(
+                one(content).is_some_and(|byte| values.contains(byte)),
+                "sector {n} is not what was written"
+            );
         }
     }
 }

@@ -214,8 +214,10 @@ impl World {
             10 if device.health == Health::Working => device.finish_all(),
             10..=12 => self.deliver(),
             13 => {
-                let kind = [kind::IN, kind::OUT, kind::FLUSH, kind::GET_ID, kind::DISCARD, value][usize::from(a) % 6];
-                let mut sent = Sent::new(kind, usize::from(b) % (SECTORS + 4), 1 + usize::from(c) % MOST, a, 0);
+                let kind = [kind::IN, kind::OUT, kind::FLUSH, kind::GET_ID, kind::DISCARD, value]
+                    [usize::from(a) % 6];
+                let mut sent =
+                    Sent::new(kind, usize::from(b) % (SECTORS + 4), 1 + usize::from(c) % MOST, a, 0);
                 if value % 8 == 1 {
                     sent.sector = value as usize;
                 }
@@ -550,7 +552,10 @@ impl World {
             }
             let owner = (seen.sector / SECTORS as u64).wrapping_sub(1) as usize;
             let end = seen.sector + u64::from(seen.sectors);
-            assert!(owner < 2 && end <= (owner as u64 + 2) * SECTORS as u64, "{seen:?} is outside the windows");
+            assert!(
+                owner < 2 && end <= (owner as u64 + 2) * SECTORS as u64,
+                "{seen:?} is outside the windows"
+            );
             let ram = self.rams[owner].ram();
             for s in &seen.segments {
                 let inside = s.paddr >= ram.paddr() && s.paddr + u64::from(s.len) <= ram.paddr() + RAM;
