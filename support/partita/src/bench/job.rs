@@ -59,6 +59,9 @@ pub struct Choice {
     /// Times that each job is measured; the median counts
     #[arg(long, value_name = "N", default_value_t = ROUNDS, value_parser = clap::value_parser!(u32).range(1..=99))]
     pub rounds: u32,
+    /// Only how the cost grows with depth, size, queues and guests. The figures go to bench-scaling.json
+    #[arg(long, conflicts_with_all = ["job", "profile"])]
+    pub scaling: bool,
     /// Write which code ran how often, from mark to mark, into this file
     #[arg(long, value_name = "FILE")]
     pub profile: Option<PathBuf>,
@@ -67,7 +70,7 @@ pub struct Choice {
 impl Choice {
     /// All of it.
     pub fn is_complete(&self) -> bool {
-        self.job.is_empty() && self.rounds >= ROUNDS
+        self.job.is_empty() && !self.scaling && self.rounds >= ROUNDS
     }
 
     /// The jobs, in the order of the table.
@@ -89,6 +92,11 @@ const BATCHED_WRITE: &str =
 
 /// The script. It executes a mark once at its start, then around every run in the order of `marks`.
 pub fn script(choice: &Choice) -> String {
+    script_of(&choice.jobs(), choice.rounds)
+}
+
+/// The same for any jobs.
+pub fn script_of(jobs: &[&Job], rounds: u32) -> String {
     let mut text = String::from(
         r#"#!/bin/bash
 # Written by `partita bench`. Marks go to the counting plugin; /root/mark is one instruction and an exit.
@@ -115,10 +123,10 @@ measure() { # REQUESTS FIO-OPTIONS...
 "${fio[@]}" --rw=write --bs=1m --iodepth=1
 "#,
     );
-    for round in 1..=choice.rounds {
-        for job in choice.jobs() {
+    for round in 1..=rounds {
+        for job in jobs {
             // Writing to a string does not fail.
-            let _ = writeln!(text, "echo \"@step round {round} of {}: {}\"", choice.rounds, job.name);
+            let _ = writeln!(text, "echo \"@step round {round} of {rounds}: {}\"", job.name);
             let _ = writeln!(text, "measure {} {}", job.requests, job.fio);
         }
     }
@@ -133,7 +141,7 @@ mod tests {
 
     #[test]
     fn the_script_runs_every_job_in_every_round() {
-        let all = Choice { job: Vec::new(), rounds: ROUNDS, profile: None };
+        let all = Choice { job: Vec::new(), rounds: ROUNDS, scaling: false, profile: None };
         let text = script(&all);
         for job in JOBS {
             let line = format!("measure {} {}\n", job.requests, job.fio);

@@ -18,6 +18,7 @@ mod guest;
 mod job;
 pub mod kernel;
 mod marks;
+mod scaling;
 mod table;
 
 use std::{
@@ -39,7 +40,10 @@ use crate::{
 };
 use guest::Place;
 pub use job::Choice;
+use job::Job;
 use marks::Marks;
+use scaling::Scaling;
+use serde_json::json;
 
 /// From QEMU's start to the end of the script.
 const LIMIT: Duration = Duration::from_secs(1800);
@@ -57,6 +61,14 @@ pub fn run(context: &Context, choice: &Choice) -> Result {
     build::create(&out)?;
     build::guest_recipe(context, "all")?;
     let plugin = plugin(context)?;
+    if choice.scaling {
+        let scaling = Scaling::measure(context, &plugin, choice.rounds)?;
+        print!("{scaling}");
+        let kernel = if context.options.microkit_sdk.is_some() { "sel4" } else { "embedded" };
+        let value = json!({ "commit": commit(context), "kernel": kernel, "scaling": scaling.json() });
+        let path = context.build_dir().join("bench-scaling.json");
+        return build::write(&path, format!("{value:#}\n").as_bytes());
+    }
     let description = describe(context, &out)?;
     let built = build::build(&description)?;
 
@@ -66,27 +78,32 @@ pub fn run(context: &Context, choice: &Choice) -> Result {
 
     let mut machine = Machine::new(&description, &built, None)?;
     machine.arguments.extend(drive(&disk.0, None, 0));
-    let mut counting = counting(&plugin, &out.join("ours"));
-    for pd in build::PDS {
-        counting += &format!(",pd={pd}:{}", escape(&built.out.join(format!("{pd}.elf"))));
-    }
+    let mut counting = counting(&plugin, &out.join("ours")) + &programs(&built);
     if let Some(profile) = &choice.profile {
         counting += &format!(",profile={}", escape(profile));
     }
-    let ours = measure("this system", &mut machine.command(), &counting, &out.join("ours"), choice)?;
+    let (jobs, rounds) = (choice.jobs(), choice.rounds());
+    let ours = measure("this system", &mut machine.command(), &counting, &out.join("ours"), &jobs, rounds)?;
 
     let mut command = bare(context);
     command.args(drive(&disk.0, Some(root), 0)).args(drive(&disk.0, Some(scratch), 1));
     let counting = self::counting(&plugin, &out.join("bare"));
-    let bare = measure("bare QEMU", &mut command, &counting, &out.join("bare"), choice)?;
+    let bare = measure("bare QEMU", &mut command, &counting, &out.join("bare"), &jobs, rounds)?;
 
     let kernel = if built.sdk.embedded { "embedded" } else { "sel4" };
-    let table = table::Table::new(&ours, &bare, &choice.jobs(), kernel, &commit(context))?;
+    let table = table::Table::new(&ours, &bare, &jobs, kernel, &commit(context))?;
     print!("{table}");
+    let scaling = match choice.is_complete() {
+        true => Some(Scaling::measure(context, &plugin, choice.rounds)?),
+        false => None,
+    };
+    if let Some(scaling) = &scaling {
+        print!("{scaling}");
+    }
     let name = if choice.is_complete() { "bench" } else { "bench-part" };
     let json = context.build_dir().join(name).with_extension("json");
     let svg = context.build_dir().join(name).with_extension("svg");
-    build::write(&json, table.json().as_bytes())?;
+    build::write(&json, table.json(scaling.map(|scaling| scaling.json())).as_bytes())?;
     build::write(&svg, chart::svg(&table).as_bytes())?;
     println!("The same as JSON: {}, as a picture: {}", json.display(), svg.display());
     Ok(())
@@ -153,10 +170,14 @@ fn describe(context: &Context, out: &Path) -> Result<Context> {
         file("initrd.gz"),
         job::CMDLINE,
     );
-    let path = out.join("bench.json");
-    build::write(&path, text.as_bytes())?;
+    described(context, &out.join("bench.json"), &text)
+}
+
+/// A description of its own, in a file.
+fn described(context: &Context, path: &Path, text: &str) -> Result<Context> {
+    build::write(path, text.as_bytes())?;
     let mut options = context.options.clone();
-    options.description = path;
+    options.description = path.to_path_buf();
     Context::new(options)
 }
 
@@ -195,8 +216,21 @@ fn counting(plugin: &Path, to: &Path) -> String {
     format!("{},out={}", escape(plugin), escape(&to.with_extension("counts")))
 }
 
+/// What tells the plugin the protection domains of a system.
+fn programs(built: &build::Built) -> String {
+    let program = |pd: &&str| format!(",pd={pd}:{}", escape(&built.out.join(format!("{pd}.elf"))));
+    build::PDS.iter().map(program).collect()
+}
+
 /// Runs a machine from start to power-off.
-fn measure(what: &str, command: &mut Command, counting: &str, to: &Path, choice: &Choice) -> Result<Marks> {
+fn measure(
+    what: &str,
+    command: &mut Command,
+    counting: &str,
+    to: &Path,
+    jobs: &[&Job],
+    rounds: usize,
+) -> Result<Marks> {
     let counts = to.with_extension("counts");
     // Of an earlier run.
     let _ = fs::remove_file(&counts);
@@ -208,7 +242,7 @@ fn measure(what: &str, command: &mut Command, counting: &str, to: &Path, choice:
     let text = fs::read_to_string(&counts).map_err(|_| {
         Failure::new("QEMU counted nothing; bench needs QEMU 9.1 or newer, built with plugins")
     })?;
-    Marks::parse(&text, &times, &choice.jobs(), choice.rounds())
+    Marks::parse(&text, &times, jobs, rounds)
 }
 
 /// Runs the guest's script to its end; the microseconds that it took between marks.

@@ -158,13 +158,14 @@ impl Table {
     }
 
     /// `build/bench.json`.
-    pub fn json(&self) -> String {
+    pub fn json(&self, scaling: Option<Value>) -> String {
         let (ours, bare) = &self.boot;
         let value = json!({
             "commit": self.commit,
             "kernel": self.kernel,
             "unit": "instructions per request",
             "rows": self.rows.iter().map(Row::json).collect::<Vec<_>>(),
+            "scaling": scaling,
             "boot": {
                 "ours": ours.all(),
                 "bare": bare.all(),
@@ -256,7 +257,7 @@ pub(super) mod tests {
         let text = table.to_string();
         assert!(text.contains("read-4k-qd1") && text.contains("  misses") && text.contains("0.45"), "{text}");
         assert!(text.contains("vmm 10000 (4.00)") && text.contains("1.00 times"), "{text}");
-        let json: Value = serde_json::from_str(&table.json()).unwrap();
+        let json: Value = serde_json::from_str(&table.json(None)).unwrap();
         assert_eq!((&json["kernel"], &json["commit"]), (&json!("sel4"), &json!("abc")));
         let row = &json["rows"][0];
         assert_eq!((&row["name"], &row["ratio"]), (&json!("read-4k-qd1"), &json!(0.455)));
