@@ -15,7 +15,7 @@ endif
 PARTITA = $(CARGO) run -q -p partita --
 FREESTANDING = -p partita-pd-blk -p partita-pd-console -p partita-pd-ivc -p partita-pd-supervisor -p partita-pd-timer -p partita-pd-vmm
 
-.PHONY: help run smoke build check report bench image test fuzz soak soak-fuzz fmt lint generate cc prepare
+.PHONY: help run smoke build check report bench bench-kernel image test fuzz soak soak-fuzz fmt lint generate cc prepare
 run smoke build check report bench image generate: cc
 test fuzz soak soak-fuzz lint: prepare
 cc:
@@ -38,6 +38,8 @@ report:  ## what each protection domain may touch: a table, and build/report.svg
 	@$(PARTITA) report
 bench:   ## measure
 	@CONFIG=$(or $(CONFIG),release) $(PARTITA) bench
+bench-kernel: ## count what kernel operations cost, on both kernels with MICROKIT_SDK
+	@CONFIG=$(or $(CONFIG),release) $(PARTITA) bench-kernel
 image:   ## the image for a board, and the words to flash it
 	@$(PARTITA) image
 generate: ## write system.xml and the schema again after a change of partita.json

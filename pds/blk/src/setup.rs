@@ -187,7 +187,13 @@ pub fn start(
             match backend.add_disk(
                 n,
                 i,
-                DiskConfig { window, read_only, serial: serial(cell, i, disk), rate: rate(disk) },
+                DiskConfig {
+                    window,
+                    read_only,
+                    serial: serial(cell, i, disk),
+                    rate: rate(disk),
+                    queues: cell.queues(disk),
+                },
             ) {
                 Ok(()) if again => {}
                 Ok(()) => log_line!(

@@ -4,7 +4,7 @@ use core::cell::UnsafeCell;
 use core::sync::atomic::{AtomicBool, Ordering};
 
 use partita_ivc::links::Links;
-use partita_ivc::vsock::{Broker, REPLY_MRS, Tables};
+use partita_ivc::vsock::{Broker, Connections, REPLY_MRS, Tables};
 use partita_protocol::MAX_CELLS;
 use partita_protocol::backend::Status;
 use partita_protocol::layout::channel;
@@ -48,6 +48,8 @@ impl<T> Static<T> {
 
 static LOGGER: Static<Option<Logger<'static>>> = Static::new(None);
 static TABLES: Static<Tables> = Static::new(Tables::new());
+/// All zeroes, so that it takes no room in the program, nor in the supervisor's copy of it.
+static CONNECTIONS: Static<Connections> = Static::new(Connections::new());
 static BROKER: Static<Option<Broker<LogReport>>> = Static::new(None);
 
 struct Ivc {
@@ -68,7 +70,7 @@ fn init() -> impl Handler {
     let logger = LOGGER.take().map(|place| &*place.insert(logger));
     let parts = logger.and_then(|logger| {
         let place = BROKER.take()?;
-        let (broker, links) = setup::start(logger, TABLES.take()?)?;
+        let (broker, links) = setup::start(logger, TABLES.take()?, CONNECTIONS.take()?)?;
         Some((place.insert(broker), links))
     });
     let (broker, links) = parts.map_or((None, None), |(broker, links)| (Some(broker), links));

@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use partita_config::{Config, Store};
 use partita_ivc::links::Links;
 use partita_ivc::vsock::inflight::InflightPages;
-use partita_ivc::vsock::{Broker, Rules, Tables};
+use partita_ivc::vsock::{Broker, Connections, Rules, Tables};
 use partita_protocol::MAX_CELLS;
 use partita_protocol::alive::Alive;
 use partita_protocol::backend::BackendStatus;
@@ -79,6 +79,7 @@ pub fn timer_request() -> &'static TimerRequest {
 pub fn start(
     logger: &'static Logger<'static>,
     tables: &'static mut Tables,
+    connections: &'static mut Connections,
 ) -> Option<(Broker<LogReport>, Option<Links<'static>>)> {
     let Some(config) = read_config() else {
         log_line!(logger, "no readable configuration");
@@ -96,7 +97,7 @@ pub fn start(
         )
     };
     let report = LogReport::new(logger, config);
-    let mut broker = Broker::new(tables, pages, stats, Rules::of(config), report, cntfrq());
+    let mut broker = Broker::new(tables, connections, pages, stats, Rules::of(config), report, cntfrq());
     broker.manage_over(ring);
     for (n, (cell, size)) in config.cells.iter().zip(guest_rams()).enumerate() {
         let Some(cid) = cell.cid else { continue };

@@ -116,17 +116,30 @@ pub struct Marks {
     pub idle: Cost,
 }
 
+/// The plugin's counters at each mark, the end of the machine last, and what its columns are.
+fn read(text: &str) -> Result<(Columns<'_>, Vec<Counters>)> {
+    let Some((columns, text)) = text.split_once('\n').and_then(|(h, t)| Some((Columns::parse(h)?, t))) else {
+        fail!("the plugin's file does not name its columns")
+    };
+    let marks = text.lines().filter_map(|line| columns.counters(line)).collect();
+    Ok((columns, marks))
+}
+
+/// Instructions of the kernel at each mark, the end of the machine last.
+///
+/// # Errors
+/// The file is not the plugin's.
+pub fn kernel_instructions(text: &str) -> Result<Vec<u64>> {
+    Ok(read(text)?.1.iter().map(|counters| counters.kernel).collect())
+}
+
 impl Marks {
     /// Reads the plugin's file; `times` are the script's, microseconds for each run.
     ///
     /// # Errors
     /// There are not as many marks or times as the script makes.
     pub fn parse(text: &str, times: &[u64], jobs: &[&Job], rounds: usize) -> Result<Self> {
-        let Some((columns, text)) = text.split_once('\n').and_then(|(h, t)| Some((Columns::parse(h)?, t)))
-        else {
-            fail!("the plugin's file does not name its columns")
-        };
-        let marks: Vec<Counters> = text.lines().filter_map(|line| columns.counters(line)).collect();
+        let (columns, marks) = read(text)?;
         // Start; begin and end of two runs per job and round; begin and end of idling; end of the machine.
         let runs = rounds * jobs.len();
         let expected = 1 + runs * 4 + 2 + 1;
@@ -178,7 +191,7 @@ fn cost(rounds: &[Counters], time: f64, number: u64, columns: &Columns<'_>) -> C
 }
 
 /// The middle one; 0 of none.
-fn median(mut values: Vec<u64>) -> u64 {
+pub fn median(mut values: Vec<u64>) -> u64 {
     values.sort_unstable();
     values.get(values.len() / 2).copied().unwrap_or(0)
 }

@@ -16,6 +16,7 @@
 mod chart;
 mod guest;
 mod job;
+pub mod kernel;
 mod marks;
 mod table;
 
