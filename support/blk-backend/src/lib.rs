@@ -115,8 +115,6 @@ struct Disk {
     /// The guest did not negotiate FLUSH: its writes must be durable when they complete (5.2.6.2).
     write_through: bool,
     in_flight: u16,
-    /// Bit `queue`: used elements are written but not published.
-    unpublished: u8,
     /// Where the turn among its queues stands.
     cursor: u8,
 }
@@ -128,6 +126,8 @@ struct Client {
     in_flight: u16,
     /// [`ring_bit`]: there may be chains to fetch.
     ready: u16,
+    /// [`ring_bit`]: used elements are written but not published.
+    unpublished: u16,
     /// Where the turn among its disks stands.
     cursor: u32,
 }
@@ -141,7 +141,6 @@ impl Disk {
             accepted: 0,
             write_through: false,
             in_flight: 0,
-            unpublished: 0,
             cursor: 0,
         }
     }
@@ -159,7 +158,6 @@ impl Disk {
     fn end(&mut self, state: State) {
         self.state = state;
         self.rings = [Ring::Absent; MAX_QUEUES];
-        self.unpublished = 0;
     }
 }
 
@@ -310,6 +308,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
                 disks: [const { None }; MAX_DISKS],
                 in_flight: 0,
                 ready: 0,
+                unpublished: 0,
                 cursor: 0,
             });
         }

@@ -2,12 +2,12 @@
 
 use core::sync::atomic::Ordering;
 
-use partita_protocol::{MAX_DISKS, MAX_QUEUES};
+use partita_protocol::MAX_QUEUES;
 use partita_storage::device::{BlockDevice, Command, Completion, Health, Outcome, Refused, Request, SECTOR};
 use partita_virtio::blk::{BlkStatus, ID_BYTES, Limits, Operation, Parsed, parse};
 use partita_virtio::queue::{Chain, Fault, Queue};
 
-use crate::count::Done;
+use crate::count::{Done, Tally};
 use crate::inflight::{Entry, Owner};
 use crate::{BUDGET, Backend, Flight, MAX_FLIGHTS, Report, Ring, SEG_MAX, State, Tables, offer, ring_bit};
 
@@ -56,8 +56,15 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         let mut finished = 0u64;
         self.look_at_clock();
         // Each takes one of the requests in flight, and none is added here.
-        while let Some(completion) = self.device.complete() {
-            finished |= self.finish(completion);
+        let mut next = self.device.complete();
+        while let Some(completion) = next {
+            let done;
+            (done, next) = self.finish_plain(completion);
+            if done == 0 {
+                finished |= self.finish(completion);
+                next = self.device.complete();
+            }
+            finished |= done;
         }
         self.publish(finished);
         finished != 0
@@ -300,6 +307,56 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         if self.tables.segments.bytes() < ID_BYTES as u64 { BlkStatus::IoErr } else { BlkStatus::Ok }
     }
 
+    /// Completions of one queue from `first` on, as long as each did what was asked and that is all. Returns the bits of their
+    /// numbers, as [`Backend::finish`] does, and what is next; with no bits that is still `first`.
+    #[inline]
+    fn finish_plain(&mut self, first: Completion) -> (u64, Option<Completion>) {
+        let mut next = Some(first);
+        let Tables { flights, clients, .. } = &mut *self.tables;
+        let Some(Some(flight)) = flights.get(usize::from(first.id)) else { return (0, next) };
+        let of = flight.owner;
+        let (client_id, disk_id) = (usize::from(of.client), usize::from(of.disk));
+        let Some(Some(client)) = clients.get_mut(client_id) else { return (0, next) };
+        let Some(Some(disk)) = client.disks.get_mut(disk_id) else { return (0, next) };
+        let Some(Ring::Live(queue)) = disk.rings.get_mut(usize::from(of.queue)) else { return (0, next) };
+        let page = self.page;
+        let mut tally = Tally::new(self.now);
+        let counters = self.counting.and_then(|counting| counting.disk(client_id, disk_id));
+        let (mut bits, mut count) = (0u64, 0u16);
+        while let Some(Completion { id, outcome: Outcome::Done }) = next {
+            let Some(place) = flights.get_mut(usize::from(id)) else { break };
+            let Some(flight) = place else { break };
+            let owner = flight.owner;
+            if (Owner { head: of.head, ..owner }) != of || flight.flush_next {
+                break;
+            }
+            let position = queue.next_used();
+            // A fault comes up again in `finish`, which says so.
+            if answer(queue, owner.head, &flight.parsed, BlkStatus::Ok).is_err() {
+                break;
+            }
+            page.set(id.into(), Entry::Finishing(owner, position));
+            if let Some(counters) = counters {
+                tally.add(counters, &flight.parsed, flight.bytes, flight.began);
+            }
+            *place = None;
+            bits |= 1 << (id & 63);
+            count += 1;
+            next = self.device.complete();
+        }
+        if count != 0 {
+            self.flying = self.flying.saturating_sub(count);
+            client.in_flight = client.in_flight.saturating_sub(count);
+            disk.in_flight = disk.in_flight.saturating_sub(count);
+            client.unpublished |= ring_bit(disk_id, usize::from(of.queue));
+            self.unpublished |= 1 << client_id;
+            if let Some(counters) = counters {
+                tally.end(counters, disk.in_flight);
+            }
+        }
+        (bits, next)
+    }
+
     /// One completion. Returns the bit of its number if it is to be released after the used ring was published.
     fn finish(&mut self, completion: Completion) -> u64 {
         let id = usize::from(completion.id);
@@ -349,7 +406,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             (State::Live, Some(Ring::Live(queue))) => {
                 let position = queue.next_used();
                 let answered = answer(queue, owner.head, &flight.parsed, status);
-                disk.unpublished |= 1 << queue_id;
+                client.unpublished |= ring_bit(disk_id, queue_id);
                 page.set(id, Entry::Finishing(owner, position));
                 self.unpublished |= 1 << client_id;
                 answered.err()
@@ -386,18 +443,17 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         while clients != 0 {
             let client_id = clients.trailing_zeros() as usize;
             clients &= clients - 1;
-            for disk_id in 0..MAX_DISKS {
-                let Some(disk) = self.disk(client_id, disk_id) else { continue };
-                let mut queues = core::mem::take(&mut disk.unpublished);
-                while queues != 0 {
-                    let queue_id = queues.trailing_zeros() as usize;
-                    queues &= queues - 1;
-                    // None if an earlier one of them broke a rule.
-                    let Some(queue) = self.queue_mut(client_id, disk_id, queue_id) else { break };
-                    match queue.publish() {
-                        Ok(interrupt) => self.owe(client_id, disk_id, queue_id, interrupt),
-                        Err(fault) => self.break_disk(client_id, disk_id, fault),
-                    }
+            let Some(client) = self.client(client_id) else { continue };
+            let mut rings = core::mem::take(&mut client.unpublished);
+            while rings != 0 {
+                let ring = rings.trailing_zeros() as usize;
+                rings &= rings - 1;
+                let (disk_id, queue_id) = (ring / MAX_QUEUES, ring % MAX_QUEUES);
+                // None if an earlier one of the disk's broke a rule.
+                let Some(queue) = self.queue_mut(client_id, disk_id, queue_id) else { continue };
+                match queue.publish() {
+                    Ok(interrupt) => self.owe(client_id, disk_id, queue_id, interrupt),
+                    Err(fault) => self.break_disk(client_id, disk_id, fault),
                 }
             }
         }
@@ -406,8 +462,8 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             let id = rest.trailing_zeros() as usize;
             rest &= rest - 1;
             self.page.set(id, Entry::Free);
-            self.release_id(id);
         }
+        self.free |= finished & self.all;
     }
 
     pub(crate) fn release_id(&mut self, id: usize) {
@@ -424,8 +480,13 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
 
     /// Counts each queue's notification once per run, however many batches it had.
     fn settle(&mut self) {
-        for (client, rings) in self.tables.clients.iter().zip(&mut self.owing) {
-            let Some(client) = client else { continue };
+        // Whom nothing is owed may be among them.
+        let mut clients = self.notify;
+        while clients != 0 {
+            let client_id = clients.trailing_zeros() as usize;
+            clients &= clients - 1;
+            let Some(Some(client)) = self.tables.clients.get(client_id) else { continue };
+            let Some(rings) = self.owing.get_mut(client_id) else { continue };
             while *rings != 0 {
                 let ring = rings.trailing_zeros() as usize;
                 *rings &= *rings - 1;
@@ -510,6 +571,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
 }
 
 /// Status byte last, then the used element.
+#[inline]
 fn answer(queue: &mut Queue, head: u16, parsed: &Parsed, status: BlkStatus) -> Result<(), Fault> {
     queue.ram().write(parsed.status, &[status as u8])?;
     queue.push(head, parsed.used_len(status))
