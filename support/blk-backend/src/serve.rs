@@ -9,7 +9,10 @@ use partita_virtio::queue::{Chain, Fault, Queue};
 
 use crate::count::{Done, Tally};
 use crate::inflight::{Entry, Owner};
-use crate::{BUDGET, Backend, Flight, MAX_FLIGHTS, Report, Ring, SEG_MAX, State, Tables, offer, ring_bit};
+use crate::{
+    BUDGET, Backend, Client, Flight, MAX_FLIGHTS, Report, Ring, SEG_MAX, State, Tables, disk_bits, offer,
+    ring_bit,
+};
 
 /// What became of a chain.
 enum Begun {
@@ -135,9 +138,11 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         };
         let begun = match queue.pop() {
             Ok(Some(chain)) => self.begin(client_id, disk_id, queue_id, chain, None),
+            Ok(None) if self.is_quiet(client_id, disk_id, queue_id) => return false,
             Ok(None) => {
                 #[cfg(test)]
                 crate::tests::before_sleep();
+                let Some(queue) = self.queue_mut(client_id, disk_id, queue_id) else { return false };
                 match queue.enable_kicks() {
                     Ok(true) => return true,
                     Ok(false) => {
@@ -164,6 +169,21 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
                 return false;
             }
         }
+        true
+    }
+
+    /// Whether an empty queue is left until the disk's next completion. If so, no kick is asked for.
+    fn is_quiet(&mut self, client_id: usize, disk_id: usize, queue_id: usize) -> bool {
+        let Some(client) = self.client(client_id) else { return false };
+        let Some(Some(disk)) = client.disks.get_mut(disk_id) else { return false };
+        if !disk.is_busy() {
+            return false;
+        }
+        if let Some(queue) = disk.queue(queue_id) {
+            let _ = queue.disable_kicks();
+        }
+        client.quiet |= ring_bit(disk_id, queue_id);
+        self.clear_ready(client_id, disk_id, queue_id);
         true
     }
 
@@ -281,6 +301,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             client.in_flight += 1;
             if let Some(Some(disk)) = client.disks.get_mut(disk_id) {
                 disk.in_flight += 1;
+                disk.others += u16::from(!is_transfer(parsed));
                 if let Some(counting) = counting {
                     counting.in_flight(client_id, disk_id, disk.in_flight);
                 }
@@ -322,7 +343,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         let page = self.page;
         let mut tally = Tally::new(self.now);
         let counters = self.counting.and_then(|counting| counting.disk(client_id, disk_id));
-        let (mut bits, mut count) = (0u64, 0u16);
+        let (mut bits, mut count, mut others) = (0u64, 0u16, 0u16);
         while let Some(Completion { id, outcome: Outcome::Done }) = next {
             let Some(place) = flights.get_mut(usize::from(id)) else { break };
             let Some(flight) = place else { break };
@@ -339,6 +360,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             if let Some(counters) = counters {
                 tally.add(counters, &flight.parsed, flight.bytes, flight.began);
             }
+            others += u16::from(!is_transfer(&flight.parsed));
             *place = None;
             bits |= 1 << (id & 63);
             count += 1;
@@ -348,10 +370,14 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             self.flying = self.flying.saturating_sub(count);
             client.in_flight = client.in_flight.saturating_sub(count);
             disk.in_flight = disk.in_flight.saturating_sub(count);
-            client.unpublished |= ring_bit(disk_id, usize::from(of.queue));
-            self.unpublished |= 1 << client_id;
+            disk.others = disk.others.saturating_sub(others);
             if let Some(counters) = counters {
                 tally.end(counters, disk.in_flight);
+            }
+            client.unpublished |= ring_bit(disk_id, usize::from(of.queue));
+            self.unpublished |= 1 << client_id;
+            if client.look_again(disk_id) {
+                self.ready |= 1 << client_id;
             }
         }
         (bits, next)
@@ -397,6 +423,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             return 1 << id;
         };
         disk.in_flight = disk.in_flight.saturating_sub(1);
+        disk.others = disk.others.saturating_sub(u16::from(!is_transfer(&flight.parsed)));
         if let Some(counting) = self.counting {
             let done = Done { bytes: flight.bytes, status, began: flight.began, now: self.now };
             counting.answered(client_id, disk_id, &flight.parsed, &done, disk.in_flight);
@@ -428,6 +455,9 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             _ => None,
         };
         *place = None;
+        if client.look_again(disk_id) {
+            self.ready |= 1 << client_id;
+        }
         if let Some(fault) = fault {
             self.break_disk(client_id, disk_id, fault);
         }
@@ -567,6 +597,22 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             self.forget(client_id, disk_id);
             self.break_disk(client_id, disk_id, fault);
         }
+    }
+}
+
+/// It is a read or a write.
+const fn is_transfer(parsed: &Parsed) -> bool {
+    matches!(parsed.operation, Ok(Operation::Read { .. } | Operation::Write { .. }))
+}
+
+impl Client {
+    /// A request of the disk is done: its quiet queues are ready again. True if there are some.
+    #[inline]
+    fn look_again(&mut self, disk_id: usize) -> bool {
+        let quiet = self.quiet & disk_bits(disk_id);
+        self.quiet &= !quiet;
+        self.ready |= quiet;
+        quiet != 0
     }
 }
 
