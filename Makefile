@@ -46,12 +46,12 @@ generate: ## write system.xml and the schema again after a change of partita.jso
 	@$(PARTITA) generate --output system.xml && $(PARTITA) schema > docs/partita.schema.json
 test:    ## everything that can be tested here
 	@$(CARGO) run -q -p partita-system-tests --bin check -- $(STEPS)
-fuzz:    ## every fuzz target, SECONDS_EACH=60
-	@$(CARGO) run -q -p partita-system-tests --bin fuzz -- --seconds $(or $(SECONDS_EACH),60)
+fuzz:    ## every fuzz target and the lines it covers, SECONDS_EACH=60
+	@$(CARGO) run -q -p partita-system-tests --bin fuzz -- --coverage --seconds $(or $(SECONDS_EACH),60)
 soak:    ## kill services under I/O load and count what is lost, SECONDS=600
 	@$(CARGO) run -q -p partita-system-tests --bin soak -- --seconds $(or $(SECONDS),600)
 soak-fuzz: ## every fuzz target for ten minutes
-	@$(CARGO) run -q -p partita-system-tests --bin fuzz -- --seconds $(or $(SECONDS_EACH),600)
+	@$(CARGO) run -q -p partita-system-tests --bin fuzz -- --coverage --seconds $(or $(SECONDS_EACH),600)
 fmt:     ## format
 	@$(CARGO) fmt --all
 lint:    ## format check and clippy
