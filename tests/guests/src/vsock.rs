@@ -5,7 +5,7 @@
 use core::cell::UnsafeCell;
 use core::ptr;
 
-use crate::blk::{Descriptor, NEEDS_RESET, WRITE, get, reg, set};
+use crate::blk::{Descriptor, NEEDS_RESET, NEXT, WRITE, get, reg, set};
 use crate::machine::{frequency, now, read, write};
 
 /// The broker's CID.
@@ -65,6 +65,8 @@ const _: () = assert!(HEADER == 44);
 pub const SIZE: usize = 8;
 /// Bytes of a receive buffer, header included.
 pub const BUFFER: usize = 512;
+/// Packets that can be on their way at once.
+pub const SLOTS: usize = SIZE / 2;
 /// Bytes of payload that can be sent at once.
 pub const PAYLOAD: usize = 16 << 10;
 /// What is told as room.
@@ -88,9 +90,9 @@ pub struct Memory {
     pub queues: [Queue; 3],
     /// Receive buffers.
     pub buffers: [[u8; BUFFER]; SIZE],
-    /// The header of what is sent.
-    pub header: Header,
-    /// The payload of what is sent.
+    /// The headers of what is sent.
+    pub headers: [Header; SLOTS],
+    /// The payload of what is sent in slot 0; the others have none.
     pub payload: [u8; PAYLOAD],
     /// Events.
     pub events: [u32; SIZE],
@@ -122,6 +124,8 @@ pub struct Vsock {
     pub cid: u64,
     avail: [u16; 3],
     used: [u16; 3],
+    /// Slots that are on their way.
+    busy: [bool; SLOTS],
 }
 
 /// A packet that came.
@@ -169,7 +173,7 @@ impl Vsock {
             set_queue(base, number, areas(number));
         }
         let cid = u64::from(read(base + reg::CONFIG)) | u64::from(read(base + reg::CONFIG + 4)) << 32;
-        Some(Self { base, cid, avail: [0; 3], used: [0; 3] })
+        Some(Self { base, cid, avail: [0; 3], used: [0; 3], busy: [false; SLOTS] })
     }
 
     /// DRIVER_OK. False if the device does not like it.
@@ -267,27 +271,58 @@ impl Vsock {
         }
     }
 
-    /// Puts a packet into descriptors 0 and 1 of the transmit queue; `bytes` of payload are there, whatever the header says.
+    /// Puts a packet into slot 0 of the transmit queue; `bytes` of payload are there, whatever the header says.
     pub fn post(&mut self, header: Header, bytes: u32) {
-        // SAFETY: in our memory; constant indices.
+        self.post_slot(0, header, bytes);
+    }
+
+    fn post_slot(&mut self, slot: usize, header: Header, bytes: u32) {
+        let Some(busy) = self.busy.get_mut(slot) else { return };
+        *busy = true;
+        let first = 2 * slot;
+        // SAFETY: in our memory; `slot` is below SLOTS.
         unsafe {
-            set(&raw mut (*memory()).header, header);
-            let head = (&raw const (*memory()).header).addr() as u64;
+            set(&raw mut (*memory()).headers[slot], header);
+            let head = (&raw const (*memory()).headers[slot]).addr() as u64;
             let body = (&raw const (*memory()).payload).addr() as u64;
-            let flags = if bytes > 0 { crate::blk::NEXT } else { 0 };
+            let (flags, next) = (if bytes > 0 { NEXT } else { 0 }, first as u16 + 1);
             let table = &raw mut (*queue(TX)).descriptors;
-            set(&raw mut (*table)[0], Descriptor { addr: head, len: HEADER as u32, flags, next: 1 });
-            set(&raw mut (*table)[1], Descriptor { addr: body, len: bytes, flags: 0, next: 0 });
+            set(&raw mut (*table)[first], Descriptor { addr: head, len: HEADER as u32, flags, next });
+            set(&raw mut (*table)[first + 1], Descriptor { addr: body, len: bytes, flags: 0, next: 0 });
         }
-        self.offer_head(TX, 0);
+        self.offer_head(TX, first as u16);
         self.kick(TX);
     }
 
-    /// Waits until what was posted is used; false if it is not within so many milliseconds.
+    /// Posts a packet without payload in another slot than 0. False: all are on their way.
+    pub fn post_control(&mut self, header: Header) -> bool {
+        self.collect();
+        match (1..SLOTS).find(|slot| !self.busy[*slot]) {
+            Some(slot) => self.post_slot(slot, header, 0),
+            None => return false,
+        }
+        true
+    }
+
+    /// Whether slot 0 is free.
+    pub fn is_idle(&mut self) -> bool {
+        self.collect();
+        !self.busy[0]
+    }
+
+    fn collect(&mut self) {
+        while let Some((head, _)) = self.take_used(TX) {
+            if let Some(busy) = self.busy.get_mut(head as usize / 2) {
+                *busy = false;
+            }
+        }
+    }
+
+    /// Waits until what was posted in slot 0 is used; false if it is not within so many milliseconds.
     pub fn sent(&mut self, milliseconds: u64) -> bool {
         let until = now() + milliseconds * frequency() / 1000;
         loop {
-            if self.take_used(TX).is_some() {
+            if self.is_idle() {
                 return true;
             }
             if now() > until {

@@ -8,7 +8,7 @@ use crate::blk::{self, reg, set};
 use crate::machine;
 
 /// RAM of this guest ends here (16 MiB).
-const RAM_END: u64 = 0x4100_0000;
+pub(super) const RAM_END: u64 = 0x4100_0000;
 
 /// The three areas of a queue, one of them in a bad place.
 pub const AREAS: Subject =
@@ -64,7 +64,7 @@ fn name(index: usize, f: &mut dyn fmt::Write) -> fmt::Result {
 
 fn run(index: usize) -> bool {
     let device = &DEVICES[index / PER_DEVICE];
-    let queue = device.queues - 1;
+    let queue = device.kicked;
     let good = areas(queue as usize);
     if !device.enter(State::Found) || !device.negotiate() {
         return false;
@@ -151,7 +151,7 @@ fn index_name(index: usize, f: &mut dyn fmt::Write) -> fmt::Result {
 fn index_run(index: usize) -> bool {
     let device = &DEVICES[index / INDEX.len()];
     let (idx, head, _) = INDEX[index % INDEX.len()];
-    let queue = device.queues - 1;
+    let queue = device.kicked;
     if !device.enter(State::Live) {
         return false;
     }
