@@ -9,6 +9,9 @@
 //! level that no compiler emits. At each mark the counters are noted; at the end they are written to the file that the
 //! argument `out=` names, a line a mark, after a line that names the columns. Programs are given as `pd=NAME:FILE`.
 //!
+//! With `strangers=guest` code at addresses of PDs that is in none of the programs counts as the guest's: its programs may be
+//! linked there.
+//!
 //! With `stores=1` the bytes that seL4 and each PD store are counted as well: who copies what.
 //!
 //! With `profile=FILE` the blocks that ran since the last mark are written there as well, with how often they ran.
@@ -117,6 +120,8 @@ struct State {
     blocks: Vec<Block>,
     /// Stores are counted.
     stores: bool,
+    /// What is in no program is the guest's.
+    strangers: bool,
 }
 
 // SAFETY: the pointers in it belong to QEMU's scoreboards, which QEMU lets every thread use.
@@ -197,7 +202,8 @@ impl State {
         // This is a copy, as the machine may write it; it does not, while it runs from there.
         let page = unsafe { host.byte_sub(offset).cast::<[u8; PAGE]>().read_volatile() };
         let found = self.programs.of(address - offset as u64, host.addr() - offset, &page);
-        found.map_or(class as usize, |program| class as usize + 1 + program)
+        let unknown = if self.strangers { Class::GuestUser } else { class };
+        found.map_or(unknown as usize, |program| class as usize + 1 + program)
     }
 }
 
@@ -316,6 +322,7 @@ struct Arguments {
     out: String,
     profile: Option<String>,
     stores: bool,
+    strangers: bool,
     programs: Programs,
 }
 
@@ -327,6 +334,7 @@ impl Arguments {
                 Some(("out", file)) => file.clone_into(&mut parsed.out),
                 Some(("profile", file)) => parsed.profile = Some(file.to_owned()),
                 Some(("stores", "1")) => parsed.stores = true,
+                Some(("strangers", "guest")) => parsed.strangers = true,
                 Some(("pd", program)) => parsed.programs.list.push(Program::open(program)?),
                 _ => return Err(format!("unknown argument {argument}")),
             }
@@ -342,7 +350,7 @@ impl Arguments {
 }
 
 fn install(id: PluginId, arguments: impl Iterator<Item = String>) -> Result<(), String> {
-    let Arguments { out, profile, stores, programs } = Arguments::parse(arguments)?;
+    let Arguments { out, profile, stores, strangers, programs } = Arguments::parse(arguments)?;
     let api = Api::find().ok_or("needs QEMU 9.1 or newer")?;
     let open = |path: String| {
         File::create(&path).map(BufWriter::new).map_err(|error| format!("cannot write {path}: {error}"))
@@ -354,7 +362,7 @@ fn install(id: PluginId, arguments: impl Iterator<Item = String>) -> Result<(), 
     let counters = (0..slots).map(counter).collect();
     let _ = SIZE_SHIFT.set(api.mem_size_shift);
     let (marks, blocks) = (Vec::new(), Vec::new());
-    let state = State { id, api, programs, counters, marks, out, profile, blocks, stores };
+    let state = State { id, api, programs, counters, marks, out, profile, blocks, stores, strangers };
     *STATE.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
     watch(id);
     Ok(())
@@ -435,7 +443,8 @@ mod tests {
         let parse = |list: &[&str]| Arguments::parse(list.iter().map(ToString::to_string));
         assert_eq!(parse(&["out=/x", "profile=/y"]).unwrap().profile.as_deref(), Some("/y"));
         assert!(parse(&["out=/x", "stores=1"]).unwrap().stores && !parse(&["out=/x"]).unwrap().stores);
-        assert!(parse(&["out=/x", "stores=2"]).is_err());
+        assert!(parse(&["out=/x", "strangers=guest"]).unwrap().strangers);
+        assert!(parse(&["out=/x", "stores=2"]).is_err() && parse(&["out=/x", "strangers=pd"]).is_err());
         assert!(parse(&[]).is_err() && parse(&["out=/x", "what"]).is_err());
         assert!(parse(&["out=/x", "pd=vmm:/nonexistent"]).is_err());
     }

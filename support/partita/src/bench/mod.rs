@@ -131,7 +131,7 @@ fn flows(
     let mut machine = Machine::new(&description, &built, None)?;
     machine.arguments.extend(drive(&disk.0, None, 0));
     let to = out.join("ivc");
-    let counting = counting_pds(&built, choice, plugin, &to) + ",stores=1";
+    let counting = counting_pds(&built, choice, plugin, &to) + ",stores=1,strangers=guest";
     let (text, _) = measure("sockets and links", &mut machine.command(), &counting, &to)?;
     Ok((ivc::Flows::parse(&text, choice)?, kernel(&built)))
 }
