@@ -147,8 +147,8 @@ impl Packet {
 }
 
 impl Vsock {
-    /// Resets and starts the device with these feature bits beside VERSION_1; no receive buffers yet.
-    pub fn start_bare(base: u64, features: u32) -> Option<Self> {
+    /// Resets and sets up the device with its queues in these places; no receive buffers yet.
+    pub fn start_bare(base: u64, places: [[u64; 3]; 3]) -> Option<Self> {
         write(base + reg::STATUS, 0);
         let until = now() + frequency();
         while read(base + reg::STATUS) != 0 {
@@ -159,7 +159,7 @@ impl Vsock {
         for status in [1, 3] {
             write(base + reg::STATUS, status);
         }
-        for (half, value) in [features, 1].into_iter().enumerate() {
+        for (half, value) in [0, 1].into_iter().enumerate() {
             write(base + reg::DRIVER_FEATURES_SEL, half as u32);
             write(base + reg::DRIVER_FEATURES, value);
         }
@@ -169,8 +169,8 @@ impl Vsock {
         }
         // SAFETY: our memory, which no running device looks at.
         unsafe { ptr::write_bytes(memory(), 0, 1) };
-        for number in 0..3 {
-            set_queue(base, number, areas(number));
+        for (number, areas) in places.into_iter().enumerate() {
+            set_queue(base, number, areas);
         }
         let cid = u64::from(read(base + reg::CONFIG)) | u64::from(read(base + reg::CONFIG + 4)) << 32;
         Some(Self { base, cid, avail: [0; 3], used: [0; 3], busy: [false; SLOTS] })
@@ -184,7 +184,7 @@ impl Vsock {
 
     /// Resets and starts the device, with all receive and event buffers.
     pub fn start(base: u64) -> Option<Self> {
-        let mut vsock = Self::start_bare(base, 0)?;
+        let mut vsock = Self::start_bare(base, core::array::from_fn(areas))?;
         if !vsock.go() {
             return None;
         }
@@ -418,7 +418,7 @@ pub fn areas(number: usize) -> [u64; 3] {
 }
 
 /// Tells the device where a queue is.
-pub fn set_queue(base: u64, number: usize, areas: [u64; 3]) {
+fn set_queue(base: u64, number: usize, areas: [u64; 3]) {
     write(base + reg::QUEUE_SEL, number as u32);
     write(base + reg::QUEUE_NUM, SIZE as u32);
     for (register, area) in [reg::QUEUE_DESC, reg::QUEUE_DRIVER, reg::QUEUE_DEVICE].into_iter().zip(areas) {

@@ -106,12 +106,17 @@ fn selectors() -> usize {
     DEVICES.len() * NUMBERS.len()
 }
 
+/// Which queue: none that the device has.
+fn selector(index: usize) -> u32 {
+    NUMBERS[index % NUMBERS.len()].max(DEVICES[index / NUMBERS.len()].queues)
+}
+
 fn selector_name(index: usize, f: &mut dyn fmt::Write) -> fmt::Result {
-    write!(f, "queue {:#x} of {}", NUMBERS[index % NUMBERS.len()], DEVICES[index / NUMBERS.len()].name)
+    write!(f, "queue {:#x} of {}", selector(index), DEVICES[index / NUMBERS.len()].name)
 }
 
 fn selector_run(index: usize) -> bool {
-    let (device, number) = (&DEVICES[index / NUMBERS.len()], NUMBERS[index % NUMBERS.len()]);
+    let (device, number) = (&DEVICES[index / NUMBERS.len()], selector(index));
     let mut ok = true;
     for state in [State::Ready, State::Live] {
         ok &= device.enter(state);

@@ -8,7 +8,7 @@ use super::rings::RAM_END;
 use super::{Cases, Expect, Random, Subject};
 use crate::blk::{Descriptor, INDIRECT, NEXT, WRITE, set};
 use crate::machine::pause;
-use crate::vsock::{self, ECHO, EVENT, HEADER, HOST, Header, RX, SIZE, TX, Vsock, op, queue};
+use crate::vsock::{self, ECHO, EVENT, HEADER, HOST, Header, RX, SIZE, TX, Vsock, areas, op, queue};
 
 /// CID of the neighbour, as the description has it.
 const NEIGHBOUR: u64 = 4;
@@ -316,7 +316,7 @@ fn chain(parts: &[(u64, u32, u16)]) -> bool {
 
 /// Offers one receive buffer and asks for something to be put into it.
 fn received_into(addr: u64, len: u32, flags: u16) -> bool {
-    let Some(mut vsock) = Vsock::start_bare(VSOCK, 0) else { return false };
+    let Some(mut vsock) = Vsock::start_bare(VSOCK, core::array::from_fn(areas)) else { return false };
     vsock.offer(RX, 0, Descriptor { addr, len, flags, next: 0 });
     if !vsock.go() {
         return false;
@@ -329,8 +329,9 @@ fn received_into(addr: u64, len: u32, flags: u16) -> bool {
 
 /// A queue where none can be.
 fn queue_at(number: usize, addr: u64) -> bool {
-    let Some(vsock) = Vsock::start_bare(VSOCK, 0) else { return false };
-    vsock::set_queue(VSOCK, number, [addr; 3]);
+    let mut places = core::array::from_fn(areas);
+    places[number] = [addr; 3];
+    let Some(vsock) = Vsock::start_bare(VSOCK, places) else { return false };
     let _ = vsock.go();
     vsock.kick(number);
     vsock.needs_reset()
@@ -358,7 +359,7 @@ fn flood(to: (u64, u32), count: u32, most: u32) -> bool {
 /// Requests without a buffer for their answers: at some point the device takes no more of them, and goes on when there are
 /// buffers.
 fn unheard(to: (u64, u32)) -> bool {
-    let Some(mut vsock) = Vsock::start_bare(VSOCK, 0) else { return false };
+    let Some(mut vsock) = Vsock::start_bare(VSOCK, core::array::from_fn(areas)) else { return false };
     if !vsock.go() {
         return false;
     }
