@@ -15,7 +15,7 @@ endif
 PARTITA = $(CARGO) run -q -p partita --
 FREESTANDING = -p partita-pd-blk -p partita-pd-console -p partita-pd-ivc -p partita-pd-supervisor -p partita-pd-timer -p partita-pd-vmm
 
-.PHONY: help run smoke build check report bench image test fuzz soak soak-fuzz fmt lint generate cc prepare
+.PHONY: help run smoke build check report bench bench-kernel image test fuzz soak soak-fuzz fmt lint generate cc prepare
 run smoke build check report bench image generate: cc
 test fuzz soak soak-fuzz lint: prepare
 cc:
@@ -38,18 +38,20 @@ report:  ## what each protection domain may touch: a table, and build/report.svg
 	@$(PARTITA) report
 bench:   ## measure
 	@CONFIG=$(or $(CONFIG),release) $(PARTITA) bench
+bench-kernel: ## count what kernel operations cost, on both kernels with MICROKIT_SDK
+	@CONFIG=$(or $(CONFIG),release) $(PARTITA) bench-kernel
 image:   ## the image for a board, and the words to flash it
 	@$(PARTITA) image
 generate: ## write system.xml and the schema again after a change of partita.json
 	@$(PARTITA) generate --output system.xml && $(PARTITA) schema > docs/partita.schema.json
 test:    ## everything that can be tested here
 	@$(CARGO) run -q -p partita-system-tests --bin check -- $(STEPS)
-fuzz:    ## every fuzz target, SECONDS_EACH=60
-	@$(CARGO) run -q -p partita-system-tests --bin fuzz -- --seconds $(or $(SECONDS_EACH),60)
+fuzz:    ## every fuzz target and the lines it covers, SECONDS_EACH=60
+	@$(CARGO) run -q -p partita-system-tests --bin fuzz -- --coverage --seconds $(or $(SECONDS_EACH),60)
 soak:    ## kill services under I/O load and count what is lost, SECONDS=600
 	@$(CARGO) run -q -p partita-system-tests --bin soak -- --seconds $(or $(SECONDS),600)
 soak-fuzz: ## every fuzz target for ten minutes
-	@$(CARGO) run -q -p partita-system-tests --bin fuzz -- --seconds $(or $(SECONDS_EACH),600)
+	@$(CARGO) run -q -p partita-system-tests --bin fuzz -- --coverage --seconds $(or $(SECONDS_EACH),600)
 fmt:     ## format
 	@$(CARGO) fmt --all
 lint:    ## format check and clippy

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 
 use libfuzzer_sys::{arbitrary, fuzz_target};
 use partita_ivc::vsock::inflight::InflightPages;
-use partita_ivc::vsock::{Broker, REPLY_MRS, Refusal, Report, Rules, Tables, Violation};
+use partita_ivc::vsock::{Broker, Connections, REPLY_MRS, Refusal, Report, Rules, Tables, Violation};
 use partita_protocol::backend::{BackendStatus, label};
 use partita_protocol::ivc_stats::{Counter, IvcStats};
 use partita_ring::{Duplex, Header, Mine, Yours};
@@ -101,8 +101,17 @@ impl World {
             tables.as_mut_ptr().write(Tables::new());
             tables.assume_init()
         });
-        let mut broker =
-            Broker::new(tables, leak(InflightPages::new()), stats, Rules::of(&config), Silent, 1000);
+        // SAFETY: an empty table is zeroes (a test of its crate).
+        let connections = Box::leak(unsafe { Box::<Connections>::new_zeroed().assume_init() });
+        let mut broker = Broker::new(
+            tables,
+            connections,
+            leak(InflightPages::new()),
+            stats,
+            Rules::of(&config),
+            Silent,
+            1000,
+        );
         let data = || -> &'static [AtomicU64] { Vec::leak((0..WORDS).map(|_| AtomicU64::new(0)).collect()) };
         let (headers, data) = ([leak(Header::new()), leak(Header::new())], [data(), data()]);
         let [a, b]: [&'static Header; 2] = headers.map(|header| &*header);

@@ -2,6 +2,7 @@
 
 use core::sync::atomic::Ordering;
 
+use partita_protocol::MAX_QUEUES;
 use partita_protocol::backend::{INFO_CONFIG_MR, Status, label};
 use partita_storage::device::{BlockDevice, Health};
 use partita_virtio::blk::config::BlkConfig;
@@ -11,7 +12,7 @@ use partita_virtio::queue::{Queue, QueueLayout};
 use zerocopy::IntoBytes;
 
 use crate::inflight::Entry;
-use crate::{Backend, QUEUE_MAX, Report, State, offer};
+use crate::{Backend, QUEUE_MAX, Report, Ring, State, offer};
 
 /// Message registers that a reply may fill.
 pub const REPLY_MRS: usize = INFO_CONFIG_MR + size_of::<BlkConfig>().div_ceil(8);
@@ -51,7 +52,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         let Some(disk) = self.disk(client, disk) else { return 1 };
         let config = offer::config(&below, &disk.config);
         reply[1] = offer::features(&below, &disk.config);
-        reply[2] = 1;
+        reply[2] = disk.config.queues as u64;
         reply[3] = QUEUE_MAX.into();
         reply[4] = size_of::<BlkConfig>() as u64;
         for (word, chunk) in reply[INFO_CONFIG_MR..].iter_mut().zip(config.as_bytes().chunks(8)) {
@@ -65,17 +66,21 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
     fn queue(&mut self, client: usize, disk: usize, index: u64, layout: QueueLayout) -> Status {
         let Some(ram) = self.client(client).map(|client| client.ram) else { return Status::NoDevice };
         let Some(disk) = self.disk(client, disk) else { return Status::NoDevice };
-        match disk.state {
-            _ if index != 0 => return Status::Invalid,
+        let count = disk.config.queues;
+        let index = usize::try_from(index).unwrap_or(usize::MAX);
+        let Some(ring) = disk.rings.get_mut(..count).and_then(|rings| rings.get_mut(index)) else {
+            return Status::Invalid;
+        };
+        match (disk.state, &*ring) {
             // A call made again, because we were restarted in the middle of the VMM's calls: see `start`.
-            State::Live(Some(_)) if disk.layout == Some(layout) => return Status::Ok,
-            State::Idle | State::Live(None) => {}
+            (State::Live, Ring::Live(queue)) if *queue.layout() == layout => return Status::Ok,
+            (State::Live, Ring::Absent | Ring::SetUp(_)) | (State::Idle, _) => {}
             _ => return Status::Invalid,
         }
         if Queue::new(ram, layout, QUEUE_MAX, 0).is_err() {
             return Status::Invalid;
         }
-        disk.layout = Some(layout);
+        *ring = Ring::SetUp(layout);
         Status::Ok
     }
 
@@ -85,74 +90,80 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         let Some(ram) = self.client(client_id).map(|client| client.ram) else { return Status::NoDevice };
         let Some(disk) = self.disk(client_id, disk_id) else { return Status::NoDevice };
         let offered = offer::features(&below, &disk.config);
-        // A VMM's calls belong together (QUEUE, START), and we may have been restarted in the middle of them: it then makes
-        // all of them again, after a START that came without its queue.
-        let again = match disk.state {
-            State::Idle => false,
-            State::Live(queue) if disk.accepted == accepted => match (queue, disk.layout) {
-                (None, Some(_)) => true,
-                _ => return Status::Ok,
-            },
+        let news = disk.rings.iter().any(|ring| matches!(ring, Ring::SetUp(_)));
+        // A VMM's calls belong together (QUEUE of each queue, START), and we may have been restarted in the middle of them:
+        // it then makes all of them again, after a START that came without some of its queues.
+        match disk.state {
+            State::Idle => {}
+            State::Live if disk.accepted == accepted && !news => return Status::Ok,
+            State::Live if disk.accepted == accepted => {}
             _ => return Status::Invalid,
-        };
-        if (!matches!(disk.state, State::Idle) && !again)
-            || accepted & !offered != 0
-            || accepted & features::VERSION_1 == 0
-        {
+        }
+        if accepted & !offered != 0 || accepted & features::VERSION_1 == 0 {
             return Status::Invalid;
         }
-        let queue = match disk.layout.map(|layout| Queue::new(ram, layout, QUEUE_MAX, accepted)).transpose() {
-            Ok(queue) => queue,
-            Err(_) => return Status::Invalid,
-        };
+        // Without MQ there is one queue (5.2.2).
+        let (_, others) = disk.rings.split_at(1);
+        if accepted & feature::MQ == 0 && others.iter().any(|ring| matches!(ring, Ring::SetUp(_))) {
+            return Status::Invalid;
+        }
+        let mut new = 0u8;
+        let mut rings = disk.rings;
+        for (index, ring) in rings.iter_mut().enumerate() {
+            if let Ring::SetUp(layout) = *ring {
+                let Ok(queue) = Queue::new(ram, layout, QUEUE_MAX, accepted) else { return Status::Invalid };
+                *ring = Ring::Live(queue);
+                new |= 1 << index;
+            }
+        }
+        disk.rings = rings;
         disk.accepted = accepted;
         disk.write_through = below.flush && accepted & feature::FLUSH == 0;
-        disk.state = State::Live(queue);
+        disk.state = State::Live;
         if resumed && self.client(client_id).is_some_and(|client| client.is_broken(disk_id)) {
             // Its guest was told to reset it, and that stands.
             self.forget(client_id, disk_id);
             if let Some(disk) = self.disk(client_id, disk_id) {
-                disk.state = State::Broken;
+                disk.end(State::Broken);
             }
             return Status::Ok;
         }
-        if resumed {
-            self.resume(client_id, disk_id);
-        } else {
+        if !resumed {
             self.page.set_live(client_id, disk_id, true);
         }
-        self.mark_ready(client_id, disk_id);
+        for queue_id in (0..MAX_QUEUES).filter(|queue| new & 1 << queue != 0) {
+            if resumed {
+                self.resume(client_id, disk_id, queue_id);
+            }
+            // Not if it broke a rule.
+            if self.queue_mut(client_id, disk_id, queue_id).is_some() {
+                self.mark_ready(client_id, disk_id, queue_id);
+            }
+        }
         Status::Ok
     }
 
     fn reset(&mut self, client_id: usize, disk_id: usize) -> Status {
-        let resumed = self.page.is_live(client_id, disk_id);
-        let Some(client) = self.client(client_id) else { return Status::NoDevice };
-        client.ready &= !(1 << disk_id);
-        if client.ready == 0 {
-            self.ready &= !(1 << client_id);
+        for queue_id in 0..MAX_QUEUES {
+            self.clear_ready(client_id, disk_id, queue_id);
         }
         let Some(client) = self.client(client_id) else { return Status::NoDevice };
         let counters = client.counters(disk_id);
         let Some(disk) = client.disks.get_mut(disk_id).and_then(Option::as_mut) else {
             return Status::NoDevice;
         };
-        disk.layout = None;
-        disk.unpublished = false;
         if disk.in_flight > 0 {
-            disk.state = State::Draining;
+            disk.end(State::Draining);
             return Status::Pending;
         }
-        let never_resumed = resumed && matches!(disk.state, State::Idle);
-        disk.state = State::Idle;
+        disk.end(State::Idle);
         if let Some(counters) = counters {
             #[cfg(test)]
             partita_virtio::fake::crash::store();
             counters.needs_reset.store(0, Ordering::Release);
         }
-        if never_resumed {
-            self.forget(client_id, disk_id);
-        }
+        // Of queues that were not set up again since, or of all.
+        self.forget(client_id, disk_id);
         self.page.set_live(client_id, disk_id, false);
         Status::Ok
     }

@@ -6,7 +6,9 @@ use partita_storage::device::{BlockDevice, Command, Request, SECTOR};
 use partita_virtio::blk::plain;
 
 use crate::inflight::{Entry, Owner};
-use crate::{Backend, Client, Flight, Report, State};
+use partita_protocol::MAX_QUEUES;
+
+use crate::{Backend, Client, Flight, Report, Ring};
 
 impl<D: BlockDevice, R: Report> Backend<D, R> {
     /// Fetches chains, in turns, as far as the budget and the device's depth go.
@@ -18,9 +20,9 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         }
     }
 
-    /// Serves one of the client's disks until its credit is used up; at least one chain.
+    /// Serves one queue of one of the client's disks until the client's credit is used up; at least one chain.
     fn turn(&mut self, client_id: usize, budget: &mut usize) {
-        let Some(disk_id) = self.client(client_id).and_then(Client::next_disk) else {
+        let Some((disk_id, queue_id)) = self.client(client_id).and_then(Client::next_queue) else {
             self.ready &= !(1 << client_id);
             *budget -= 1;
             return;
@@ -28,8 +30,8 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         loop {
             *budget -= 1;
             // With limits every request is looked at.
-            let plain = !self.limits.any() && self.submit_plain(client_id, disk_id);
-            let more = plain || self.serve(client_id, disk_id);
+            let plain = !self.limits.any() && self.submit_plain(client_id, disk_id, queue_id);
+            let more = plain || self.serve(client_id, disk_id, queue_id);
             if !more || *budget == 0 || self.free == 0 || !self.turns.goes_on(client_id) {
                 return;
             }
@@ -42,12 +44,12 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
 
     /// Submits the next chain if it is a plain request and may be done as it is.
     #[inline]
-    fn submit_plain(&mut self, client_id: usize, disk_id: usize) -> bool {
+    fn submit_plain(&mut self, client_id: usize, disk_id: usize, queue_id: usize) -> bool {
         let below = self.device.properties();
         let tables = &mut *self.tables;
         let Some(Some(client)) = tables.clients.get_mut(client_id) else { return false };
         let Some(Some(disk)) = client.disks.get_mut(disk_id) else { return false };
-        let State::Live(Some(queue)) = &mut disk.state else { return false };
+        let Some(Ring::Live(queue)) = disk.rings.get_mut(queue_id) else { return false };
         let Some(plain) = plain(queue) else { return false };
         let segment = plain.segment();
         let fits = segment.len <= below.size_max;
@@ -58,7 +60,8 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         let (Some(sector), Some(flight), true) = (at, tables.flights.get_mut(id), fits && allowed) else {
             return false;
         };
-        let owner = Owner { client: client_id as u8, disk: disk_id as u8, head: plain.head };
+        let (client_no, disk_no, queue_no) = (client_id as u8, disk_id as u8, queue_id as u8);
+        let owner = Owner { client: client_no, disk: disk_no, queue: queue_no, head: plain.head };
         self.page.set(id, Entry::Taken(owner));
         let command = if plain.write() { Command::Write } else { Command::Read };
         let request = Request { id: id as u16, command, sector, sectors, segments: &[segment] };
@@ -69,9 +72,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         queue.skip();
         let bytes = segment.len.into();
         *flight = Some(Flight {
-            client: owner.client,
-            disk: owner.disk,
-            head: owner.head,
+            owner,
             parsed: plain.parsed(),
             flush_next: false,
             bytes,
@@ -111,15 +112,23 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
 }
 
 impl Client {
-    /// The next of its disks with something to fetch, in turns.
-    fn next_disk(&mut self) -> Option<usize> {
-        let after = self.ready & !((1u16 << self.cursor) - 1) as u8;
-        let from = if after != 0 { after } else { self.ready };
-        if from == 0 {
-            return None;
-        }
-        let disk = from.trailing_zeros();
-        self.cursor = disk + 1;
-        Some(disk as usize)
+    /// The next queue with something to fetch: disks take turns, and the queues of each do.
+    #[inline]
+    fn next_queue(&mut self) -> Option<(usize, usize)> {
+        let bit = from(self.ready, self.cursor * MAX_QUEUES as u32)?;
+        let disk_id = bit as usize / MAX_QUEUES;
+        self.cursor = disk_id as u32 + 1;
+        let disk = self.disks.get_mut(disk_id)?.as_mut()?;
+        let rings = self.ready >> (disk_id * MAX_QUEUES) & ((1 << MAX_QUEUES) - 1);
+        let queue = from(rings, disk.cursor.into())?;
+        disk.cursor = queue as u8 + 1;
+        Some((disk_id, queue as usize))
     }
+}
+
+/// The first bit of `bits` from number `at` on, or else the first.
+const fn from(bits: u16, at: u32) -> Option<u32> {
+    let after = bits as u32 & !((1 << at) - 1);
+    let bits = if after != 0 { after } else { bits as u32 };
+    if bits == 0 { None } else { Some(bits.trailing_zeros()) }
 }

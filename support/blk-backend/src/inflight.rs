@@ -7,6 +7,8 @@
 //! 1. A chain is entered as [`Entry::Taken`] after it was popped and before the device sees it. Chains are popped in
 //!    order, and answered at once or entered before the next is popped; so after a crash the next chain to fetch is
 //!    `used.idx` plus the number of chains entered.
+//!    This is an argument about one queue, and of several it holds for each by itself: an entry names its queue, and
+//!    positions and indices are compared with those of that queue only.
 //! 2. When its used element has been written at position `p`, it becomes `Finishing(p)`.
 //! 3. used.idx is published. A restarted backend that finds `Finishing(p)` knows by it whether this still happened.
 //! 4. The entry is cleared, and its number may be used again.
@@ -45,6 +47,8 @@ pub struct Owner {
     pub client: u8,
     /// Its disk.
     pub disk: u8,
+    /// The disk's queue.
+    pub queue: u8,
     /// Head descriptor.
     pub head: u16,
 }
@@ -60,10 +64,16 @@ impl Entry {
             | (owner.disk as u64) << 16
             | (owner.head as u64) << 24
             | (position as u64) << 40
+            | (owner.queue as u64) << 56
     }
 
     const fn from_word(word: u64) -> Self {
-        let owner = Owner { client: (word >> 8) as u8, disk: (word >> 16) as u8, head: (word >> 24) as u16 };
+        let owner = Owner {
+            client: (word >> 8) as u8,
+            disk: (word >> 16) as u8,
+            queue: (word >> 56) as u8,
+            head: (word >> 24) as u16,
+        };
         match word as u8 {
             1 => Entry::Taken(owner),
             2 => Entry::Finishing(owner, (word >> 40) as u16),
@@ -132,8 +142,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn round_trip(client: u8, disk: u8, head: u16, position: u16, garbage: u64) {
-            let owner = Owner { client, disk, head };
+        fn round_trip(client: u8, disk: u8, queue: u8, head: u16, position: u16, garbage: u64) {
+            let owner = Owner { client, disk, queue, head };
             for entry in [Entry::Free, Entry::Taken(owner), Entry::Finishing(owner, position)] {
                 prop_assert_eq!(Entry::from_word(entry.to_word()), entry);
             }

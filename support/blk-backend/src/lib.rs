@@ -9,6 +9,9 @@
 //! A guest's request is checked against the guest's RAM (by `partita_virtio::blk`) and the disk's window before it is
 //! handed on as a list of physical addresses. It stays one request. What a guest does wrong is answered to that guest and
 //! reported once through [`Report`]; other guests do not notice.
+//!
+//! A disk may have several queues (VIRTIO_BLK_F_MQ, 5.2.3), so that the vCPUs of a guest need not take turns at one. They are
+//! one disk in all that others see: turns go by guest, limits by disk, and a reset or a broken rule is about all of them.
 #![cfg_attr(not(test), no_std)]
 
 mod control;
@@ -31,14 +34,14 @@ mod tests;
 use core::sync::atomic::Ordering;
 
 use partita_protocol::backend::{BackendStatus, DeviceStatus};
-use partita_protocol::{MAX_CELLS, MAX_DISKS};
+use partita_protocol::{MAX_CELLS, MAX_DISKS, MAX_QUEUES};
 use partita_storage::device::{BlockDevice, Outcome};
 use partita_storage::window::Window;
 use partita_virtio::blk::{ID_BYTES, Operation, Parsed, Segments};
 use partita_virtio::memory::GuestRam;
 use partita_virtio::queue::{Fault, Queue, QueueLayout};
 
-use inflight::{Entry, InflightPage};
+use inflight::{Entry, InflightPage, Owner};
 use limit::Limits;
 use recover::Recovery;
 use turns::Turns;
@@ -74,32 +77,48 @@ pub struct DiskConfig {
     pub serial: [u8; ID_BYTES],
     /// Most that it may ask for.
     pub rate: Rate,
+    /// Queues that it offers: 1 to [`MAX_QUEUES`].
+    pub queues: usize,
 }
 
 #[derive(Clone, Copy, Debug)]
 enum State {
     /// Reset, or never started.
     Idle,
-    /// DRIVER_OK. Without a queue if the driver set none up.
-    Live(Option<Queue>),
+    /// DRIVER_OK. Without queues if the driver set none up.
+    Live,
     /// The guest broke a rule: nothing is fetched or returned until reset.
     Broken,
     /// RESET was asked for while requests were in flight.
     Draining,
 }
 
+/// One queue of a disk.
+#[allow(clippy::large_enum_variant)] // there is nothing to box it with
+#[derive(Clone, Copy, Debug)]
+enum Ring {
+    /// The driver has not set it up.
+    Absent,
+    /// Set up, not yet started.
+    SetUp(QueueLayout),
+    /// In use. Only of a disk that is [`State::Live`].
+    Live(Queue),
+}
+
 #[derive(Debug)]
 struct Disk {
     config: DiskConfig,
     state: State,
-    layout: Option<QueueLayout>,
+    rings: [Ring; MAX_QUEUES],
     /// Features of the last START.
     accepted: u64,
     /// The guest did not negotiate FLUSH: its writes must be durable when they complete (5.2.6.2).
     write_through: bool,
     in_flight: u16,
-    /// Used elements are written but not published.
-    unpublished: bool,
+    /// Bit `queue`: used elements are written but not published.
+    unpublished: u8,
+    /// Where the turn among its queues stands.
+    cursor: u8,
 }
 
 struct Client {
@@ -107,8 +126,8 @@ struct Client {
     status: &'static BackendStatus,
     disks: [Option<Disk>; MAX_DISKS],
     in_flight: u16,
-    /// Bit `disk`: there may be chains to fetch.
-    ready: u8,
+    /// [`ring_bit`]: there may be chains to fetch.
+    ready: u16,
     /// Where the turn among its disks stands.
     cursor: u32,
 }
@@ -118,14 +137,38 @@ impl Disk {
         Self {
             config,
             state: State::Idle,
-            layout: None,
+            rings: [Ring::Absent; MAX_QUEUES],
             accepted: 0,
             write_through: false,
             in_flight: 0,
-            unpublished: false,
+            unpublished: 0,
+            cursor: 0,
         }
     }
+
+    /// A queue in use.
+    #[inline]
+    fn queue(&mut self, queue: usize) -> Option<&mut Queue> {
+        match self.rings.get_mut(queue)? {
+            Ring::Live(queue) => Some(queue),
+            _ => None,
+        }
+    }
+
+    /// Leaves [`State::Live`], or what was set up for it.
+    fn end(&mut self, state: State) {
+        self.state = state;
+        self.rings = [Ring::Absent; MAX_QUEUES];
+        self.unpublished = 0;
+    }
 }
+
+/// Bit of a queue among all of a client.
+const fn ring_bit(disk: usize, queue: usize) -> u16 {
+    1 << (disk * MAX_QUEUES + queue)
+}
+
+const _: () = assert!(MAX_DISKS * MAX_QUEUES <= u16::BITS as usize);
 
 impl Client {
     fn counters(&self, disk: usize) -> Option<&'static DeviceStatus> {
@@ -141,9 +184,7 @@ impl Client {
 /// A request that is with the device.
 #[derive(Clone, Copy, Debug)]
 struct Flight {
-    client: u8,
-    disk: u8,
-    head: u16,
+    owner: Owner,
     parsed: Parsed,
     /// After this write comes a flush, because the disk is write-through.
     flush_next: bool,
@@ -194,8 +235,8 @@ pub struct Backend<D, R> {
     ready: u16,
     /// Bit `client`: to be notified.
     notify: u16,
-    /// Bit `disk` of each client: a used-buffer notification is to be counted at the end of the run.
-    owing: [u8; MAX_CELLS],
+    /// [`ring_bit`] of each client: a used-buffer notification is to be counted at the end of the run.
+    owing: [u16; MAX_CELLS],
     /// Bit `client`: some of its disks have used elements to publish.
     unpublished: u16,
     /// Requests with the device.
@@ -254,7 +295,9 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
     /// Disks whose time has come may go on with the next [`Backend::run`].
     pub fn release(&mut self) {
         while let Some((client, disk)) = self.limits.release() {
-            self.mark_ready(client, disk);
+            for queue in 0..MAX_QUEUES {
+                self.mark_ready(client, disk, queue);
+            }
         }
     }
 
@@ -347,5 +390,10 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
 
     fn disk(&mut self, client: usize, disk: usize) -> Option<&mut Disk> {
         self.client(client)?.disks.get_mut(disk)?.as_mut()
+    }
+
+    /// A queue in use.
+    fn queue_mut(&mut self, client: usize, disk: usize, queue: usize) -> Option<&mut Queue> {
+        self.disk(client, disk)?.queue(queue)
     }
 }

@@ -27,6 +27,7 @@ pub fn features(below: &Properties, disk: &DiskConfig) -> u64 {
         (below.topology.is_some(), feature::TOPOLOGY),
         (writable && below.discard.is_some(), feature::DISCARD),
         (writable && below.write_zeroes.is_some(), feature::WRITE_ZEROES),
+        (disk.queues > 1, feature::MQ),
     ] {
         if possible {
             offer |= bit;
@@ -41,7 +42,7 @@ pub fn config(below: &Properties, disk: &DiskConfig) -> BlkConfig {
         capacity: disk.window.count(),
         seg_max: seg_max(below),
         blk_size: below.block_size,
-        num_queues: 1,
+        num_queues: disk.queues as u16,
         ..BlkConfig::default()
     };
     if below.size_max != u32::MAX {

@@ -105,9 +105,9 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
     fn restart(&mut self, cause: Cause, overdue: u64) {
         // Nobody waits for what a disk has in flight that was reset or needs it.
         let orphans = self.flights_where(|backend, flight| {
-            let (client, disk) = (usize::from(flight.client), usize::from(flight.disk));
+            let (client, disk) = (usize::from(flight.owner.client), usize::from(flight.owner.disk));
             let disk = backend.tables.clients.get(client).and_then(|client| client.as_ref()?.disks.get(disk));
-            !disk.is_some_and(|disk| disk.as_ref().is_some_and(|disk| matches!(disk.state, State::Live(_))))
+            !disk.is_some_and(|disk| disk.as_ref().is_some_and(|disk| matches!(disk.state, State::Live)))
         });
         self.recovery.last = Some(self.recovery.tick);
         let in_flight = u32::from(self.flying);

@@ -2,14 +2,14 @@
 
 use core::sync::atomic::Ordering;
 
-use partita_protocol::MAX_DISKS;
+use partita_protocol::{MAX_DISKS, MAX_QUEUES};
 use partita_storage::device::{BlockDevice, Command, Completion, Health, Outcome, Refused, Request, SECTOR};
 use partita_virtio::blk::{BlkStatus, ID_BYTES, Limits, Operation, Parsed, parse};
 use partita_virtio::queue::{Chain, Fault, Queue};
 
 use crate::count::Done;
 use crate::inflight::{Entry, Owner};
-use crate::{BUDGET, Backend, Flight, MAX_FLIGHTS, Report, SEG_MAX, State, Tables, offer};
+use crate::{BUDGET, Backend, Flight, MAX_FLIGHTS, Report, Ring, SEG_MAX, State, Tables, offer, ring_bit};
 
 /// What became of a chain.
 enum Begun {
@@ -20,14 +20,25 @@ enum Begun {
 }
 
 impl<D: BlockDevice, R: Report> Backend<D, R> {
-    /// The VMM of `client` says that its guest made buffers available.
-    pub fn kicked(&mut self, client: usize) {
-        for disk in 0..MAX_DISKS {
-            if let Some(State::Live(Some(queue))) = self.disk(client, disk).map(|disk| &mut disk.state) {
-                // Until the queue is seen empty, a kick tells nothing new. A fault comes up when the queue is next read.
-                let _ = queue.disable_kicks();
-                self.mark_ready(client, disk);
+    /// The VMM of `client` says that its guest made buffers available. In which queue it does not say: a look tells.
+    pub fn kicked(&mut self, client_id: usize) {
+        let Some(client) = self.client(client_id) else { return };
+        let mut ready = 0;
+        for (disk_id, disk) in client.disks.iter_mut().enumerate() {
+            let Some(disk) = disk else { continue };
+            for (queue_id, ring) in disk.rings.iter_mut().enumerate().take(disk.config.queues) {
+                let Ring::Live(queue) = ring else { continue };
+                // A fault comes up when the queue is next read.
+                if queue.has_available() != Ok(false) {
+                    // Until the queue is seen empty, a kick tells nothing new.
+                    let _ = queue.disable_kicks();
+                    ready |= ring_bit(disk_id, queue_id);
+                }
             }
+        }
+        client.ready |= ready;
+        if ready != 0 {
+            self.ready |= 1 << client_id;
         }
     }
 
@@ -88,16 +99,16 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         }
     }
 
-    pub(crate) fn mark_ready(&mut self, client: usize, disk: usize) {
+    pub(crate) fn mark_ready(&mut self, client: usize, disk: usize, queue: usize) {
         if let Some(entry) = self.client(client) {
-            entry.ready |= 1 << disk;
+            entry.ready |= ring_bit(disk, queue);
             self.ready |= 1 << client;
         }
     }
 
-    pub(crate) fn clear_ready(&mut self, client: usize, disk: usize) {
+    pub(crate) fn clear_ready(&mut self, client: usize, disk: usize, queue: usize) {
         if let Some(entry) = self.client(client) {
-            entry.ready &= !(1 << disk);
+            entry.ready &= !ring_bit(disk, queue);
             if entry.ready == 0 {
                 self.ready &= !(1 << client);
                 self.turns.idle(client);
@@ -105,28 +116,25 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         }
     }
 
-    /// One chain of one of the client's disks. True if there may be another.
-    pub(crate) fn serve(&mut self, client_id: usize, disk_id: usize) -> bool {
+    /// One chain of a queue of one of the client's disks. True if there may be another.
+    pub(crate) fn serve(&mut self, client_id: usize, disk_id: usize, queue_id: usize) -> bool {
         if self.limits.holds(client_id, disk_id) {
-            self.clear_ready(client_id, disk_id);
+            self.clear_ready(client_id, disk_id, queue_id);
             return false;
         }
-        let queue = match self.disk(client_id, disk_id).map(|disk| &mut disk.state) {
-            Some(State::Live(Some(queue))) => queue,
-            _ => {
-                self.clear_ready(client_id, disk_id);
-                return false;
-            }
+        let Some(queue) = self.queue_mut(client_id, disk_id, queue_id) else {
+            self.clear_ready(client_id, disk_id, queue_id);
+            return false;
         };
         let begun = match queue.pop() {
-            Ok(Some(chain)) => self.begin(client_id, disk_id, chain, None),
+            Ok(Some(chain)) => self.begin(client_id, disk_id, queue_id, chain, None),
             Ok(None) => {
                 #[cfg(test)]
                 crate::tests::before_sleep();
                 match queue.enable_kicks() {
                     Ok(true) => return true,
                     Ok(false) => {
-                        self.clear_ready(client_id, disk_id);
+                        self.clear_ready(client_id, disk_id, queue_id);
                         return false;
                     }
                     Err(fault) => Err(fault),
@@ -142,7 +150,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             Ok(Begun::Answered { interrupt }) => {
                 self.turns.charge(client_id, 0);
                 self.limits.charge(client_id, disk_id, 0);
-                self.owe(client_id, disk_id, interrupt);
+                self.owe(client_id, disk_id, queue_id, interrupt);
             }
             Err(fault) => {
                 self.break_disk(client_id, disk_id, fault);
@@ -157,6 +165,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         &mut self,
         client_id: usize,
         disk_id: usize,
+        queue_id: usize,
         chain: Chain,
         id: Option<usize>,
     ) -> Result<Begun, Fault> {
@@ -164,12 +173,15 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         let limits = Limits { seg_max: offer::seg_max(below), size_max: below.size_max };
         let parsed = parse::<SEG_MAX>(chain, &limits, &mut self.tables.segments)?;
         let id = id.unwrap_or(self.free.trailing_zeros() as usize);
-        match self.submit(client_id, disk_id, id, &parsed, chain.head()) {
+        let owner =
+            Owner { client: client_id as u8, disk: disk_id as u8, queue: queue_id as u8, head: chain.head() };
+        match self.submit(owner, id, &parsed) {
             Ok(bytes) => Ok(Begun::Submitted(bytes)),
             Err(status) => {
                 let (page, counting) = (self.page, self.counting);
-                let Some(disk) = self.disk(client_id, disk_id) else { return Err(Fault::Framing) };
-                let State::Live(Some(queue)) = &mut disk.state else { return Err(Fault::Framing) };
+                let Some(queue) = self.queue_mut(client_id, disk_id, queue_id) else {
+                    return Err(Fault::Framing);
+                };
                 let position = queue.next_used();
                 answer(queue, chain.head(), &parsed, status)?;
                 if let Some(counting) = counting {
@@ -187,15 +199,9 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
     }
 
     /// Checks the request and submits it. `Err` is the status to answer with (it may be Ok).
-    fn submit(
-        &mut self,
-        client_id: usize,
-        disk_id: usize,
-        id: usize,
-        parsed: &Parsed,
-        head: u16,
-    ) -> Result<u64, BlkStatus> {
+    fn submit(&mut self, owner: Owner, id: usize, parsed: &Parsed) -> Result<u64, BlkStatus> {
         let operation = parsed.operation?;
+        let (client_id, disk_id) = (usize::from(owner.client), usize::from(owner.disk));
         let below = self.device.properties();
         let Some(disk) = self
             .tables
@@ -245,7 +251,6 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             sectors: u32::try_from(sectors).map_err(|_| BlkStatus::IoErr)?,
             segments,
         };
-        let owner = Owner { client: client_id as u8, disk: disk_id as u8, head };
         self.page.set(id, Entry::Taken(owner));
         match self.device.submit(&request) {
             Ok(()) => {}
@@ -256,9 +261,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         self.flying += 1;
         if let Some(flight) = self.tables.flights.get_mut(id) {
             *flight = Some(Flight {
-                client: client_id as u8,
-                disk: disk_id as u8,
-                head,
+                owner,
                 parsed: *parsed,
                 flush_next,
                 bytes,
@@ -303,8 +306,9 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         let Tables { flights, clients, .. } = &mut *self.tables;
         let Some(place) = flights.get_mut(id) else { return 0 };
         let Some(flight) = place else { return 0 };
-        let owner = Owner { client: flight.client, disk: flight.disk, head: flight.head };
+        let owner = flight.owner;
         let (client_id, disk_id) = (usize::from(owner.client), usize::from(owner.disk));
+        let queue_id = usize::from(owner.queue);
         let mut status = match completion.outcome {
             Outcome::Done => BlkStatus::Ok,
             Outcome::IoError | Outcome::Incomplete | Outcome::Lost => BlkStatus::IoErr,
@@ -341,16 +345,16 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             counting.answered(client_id, disk_id, &flight.parsed, &done, disk.in_flight);
         }
         let page = self.page;
-        let fault = match &mut disk.state {
-            State::Live(Some(queue)) => {
+        let fault = match (disk.state, disk.rings.get_mut(queue_id)) {
+            (State::Live, Some(Ring::Live(queue))) => {
                 let position = queue.next_used();
                 let answered = answer(queue, owner.head, &flight.parsed, status);
-                disk.unpublished = true;
+                disk.unpublished |= 1 << queue_id;
                 page.set(id, Entry::Finishing(owner, position));
                 self.unpublished |= 1 << client_id;
                 answered.err()
             }
-            State::Draining if disk.in_flight == 0 => {
+            (State::Draining, _) if disk.in_flight == 0 => {
                 disk.state = State::Idle;
                 page.set_live(client_id, disk_id, false);
                 if let Some(counters) = counters {
@@ -383,14 +387,17 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             let client_id = clients.trailing_zeros() as usize;
             clients &= clients - 1;
             for disk_id in 0..MAX_DISKS {
-                let Some(disk) = self.disk(client_id, disk_id).filter(|disk| disk.unpublished) else {
-                    continue;
-                };
-                disk.unpublished = false;
-                let State::Live(Some(queue)) = &mut disk.state else { continue };
-                match queue.publish() {
-                    Ok(interrupt) => self.owe(client_id, disk_id, interrupt),
-                    Err(fault) => self.break_disk(client_id, disk_id, fault),
+                let Some(disk) = self.disk(client_id, disk_id) else { continue };
+                let mut queues = core::mem::take(&mut disk.unpublished);
+                while queues != 0 {
+                    let queue_id = queues.trailing_zeros() as usize;
+                    queues &= queues - 1;
+                    // None if an earlier one of them broke a rule.
+                    let Some(queue) = self.queue_mut(client_id, disk_id, queue_id) else { break };
+                    match queue.publish() {
+                        Ok(interrupt) => self.owe(client_id, disk_id, queue_id, interrupt),
+                        Err(fault) => self.break_disk(client_id, disk_id, fault),
+                    }
                 }
             }
         }
@@ -408,21 +415,22 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
     }
 
     /// The guest wants an interrupt for what was published.
-    fn owe(&mut self, client_id: usize, disk_id: usize, interrupt: bool) {
-        if interrupt && let Some(bit) = self.owing.get_mut(client_id) {
-            *bit |= 1 << disk_id;
+    fn owe(&mut self, client_id: usize, disk_id: usize, queue_id: usize, interrupt: bool) {
+        if interrupt && let Some(bits) = self.owing.get_mut(client_id) {
+            *bits |= ring_bit(disk_id, queue_id);
             self.notify |= 1 << client_id;
         }
     }
 
-    /// Counts each disk's notification once per run, however many batches it had.
+    /// Counts each queue's notification once per run, however many batches it had.
     fn settle(&mut self) {
-        for (client, disks) in self.tables.clients.iter().zip(&mut self.owing) {
+        for (client, rings) in self.tables.clients.iter().zip(&mut self.owing) {
             let Some(client) = client else { continue };
-            while *disks != 0 {
-                let disk = disks.trailing_zeros() as usize;
-                *disks &= *disks - 1;
-                if let Some(used) = client.counters(disk).and_then(|counters| counters.used.first()) {
+            while *rings != 0 {
+                let ring = rings.trailing_zeros() as usize;
+                *rings &= *rings - 1;
+                let counters = client.counters(ring / MAX_QUEUES);
+                if let Some(used) = counters.and_then(|counters| counters.used.get(ring % MAX_QUEUES)) {
                     #[cfg(test)]
                     partita_virtio::fake::crash::store();
                     used.fetch_add(1, Ordering::Release);
@@ -432,12 +440,13 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
     }
 
     fn break_disk(&mut self, client_id: usize, disk_id: usize, fault: Fault) {
-        self.clear_ready(client_id, disk_id);
+        for queue_id in 0..MAX_QUEUES {
+            self.clear_ready(client_id, disk_id, queue_id);
+        }
         let Some(client) = self.client(client_id) else { return };
         let counters = client.counters(disk_id);
         if let Some(Some(disk)) = client.disks.get_mut(disk_id) {
-            disk.state = State::Broken;
-            disk.unpublished = false;
+            disk.end(State::Broken);
         }
         if let Some(counters) = counters {
             #[cfg(test)]
@@ -448,19 +457,19 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         self.report.guest_fault(client_id, disk_id, fault);
     }
 
-    /// Goes on with a disk that was live in an earlier life.
-    pub(crate) fn resume(&mut self, client_id: usize, disk_id: usize) {
+    /// Goes on with a queue of a disk that was live in an earlier life.
+    pub(crate) fn resume(&mut self, client_id: usize, disk_id: usize, queue_id: usize) {
         let page = self.page;
-        let Some(State::Live(Some(queue))) = self.disk(client_id, disk_id).map(|disk| &mut disk.state) else {
-            return;
-        };
+        let Some(queue) = self.queue_mut(client_id, disk_id, queue_id) else { return };
         let mut again = 0u64;
         let used = match queue.resume(0) {
             Ok(()) => queue.next_used(),
             Err(fault) => return self.break_disk(client_id, disk_id, fault),
         };
-        let mine =
-            |owner: Owner| usize::from(owner.client) == client_id && usize::from(owner.disk) == disk_id;
+        let mine = |owner: Owner| {
+            let [client, disk, queue] = [owner.client, owner.disk, owner.queue].map(usize::from);
+            (client, disk, queue) == (client_id, disk_id, queue_id)
+        };
         for id in 0..MAX_FLIGHTS {
             match page.get(id) {
                 // Position p is published if used.idx is after it.
@@ -477,26 +486,22 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
                 _ => {}
             }
         }
-        let Some(State::Live(Some(queue))) = self.disk(client_id, disk_id).map(|disk| &mut disk.state) else {
-            return;
-        };
+        let Some(queue) = self.queue_mut(client_id, disk_id, queue_id) else { return };
         let mut result = queue.resume(again.count_ones() as u16);
         while again != 0 && result.is_ok() {
             let id = again.trailing_zeros() as usize;
             again &= again - 1;
             let Entry::Taken(owner) = page.get(id) else { continue };
-            let Some(State::Live(Some(queue))) = self.disk(client_id, disk_id).map(|disk| &disk.state) else {
-                break;
-            };
+            let Some(queue) = self.queue_mut(client_id, disk_id, queue_id) else { break };
             result = queue.chain_at(owner.head).and_then(|chain| {
-                if let Begun::Answered { .. } = self.begin(client_id, disk_id, chain, Some(id))? {
+                if let Begun::Answered { .. } = self.begin(client_id, disk_id, queue_id, chain, Some(id))? {
                     self.release_id(id);
                 }
                 Ok(())
             });
         }
         // An interrupt may have been lost with the earlier life.
-        self.owe(client_id, disk_id, true);
+        self.owe(client_id, disk_id, queue_id, true);
         if let Err(fault) = result {
             self.forget(client_id, disk_id);
             self.break_disk(client_id, disk_id, fault);

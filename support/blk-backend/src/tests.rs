@@ -4,6 +4,7 @@
 
 mod behaviour;
 mod crashes;
+mod multiqueue;
 mod properties;
 mod recovery;
 
@@ -22,6 +23,8 @@ use super::*;
 pub const BASE: u64 = 0x4000_0000;
 pub const RAM: u64 = 0x10_0000;
 pub const QUEUE: u16 = 64;
+/// From one of a guest's queues to the next.
+const APART: u64 = 0x1800;
 /// Sectors of each disk.
 pub const SECTORS: u64 = 256;
 const SLOTS: u64 = BASE + 0x8000;
@@ -90,12 +93,15 @@ pub struct Guest {
     pub number: usize,
     pub ram: FakeRam,
     pub status: &'static BackendStatus,
-    pub driver: DriverQueue,
+    pub drivers: Vec<DriverQueue>,
     pub features: u64,
-    pub sent: HashMap<u16, Sent>,
+    /// By queue and head.
+    pub sent: HashMap<(usize, u16), Sent>,
     pub free_slots: Vec<u64>,
     pub kick: bool,
-    seen_used: u32,
+    /// Queue of the next request.
+    pub turn: usize,
+    seen_used: [u32; MAX_QUEUES],
 }
 
 pub struct System {
@@ -124,6 +130,14 @@ pub fn offered() -> u64 {
 impl System {
     /// `count` guests, guest `n` with one disk at sectors `SECTORS * (n + 1) ..`, started with `features`.
     pub fn new(count: usize, depth: u16, features: u64) -> Self {
+        Self::with_queues(count, depth, features, &[1])
+    }
+
+    /// The same with several queues for each disk, which the guests use in turns. The numbers of queues are those of `queues`,
+    /// again and again.
+    pub fn with_queues(count: usize, depth: u16, features: u64, queues: &[usize]) -> Self {
+        let number = |guest: usize| queues[guest % queues.len()];
+        let features = |guest: usize| features | if number(guest) > 1 { feature::MQ } else { 0 };
         let rams: Vec<_> =
             (0..count as u64).map(|n| FakeRam::new(BASE, RAM, 0x10_0000_0000 * (n + 1))).collect();
         let device = FakeDisk::new(SECTORS * (count as u64 + 1), depth, &rams);
@@ -135,12 +149,13 @@ impl System {
                 ram: *ram,
                 // SAFETY: a page of atomics may be all zeroes.
                 status: Box::leak(Box::new(unsafe { core::mem::zeroed() })),
-                driver: DriverQueue::new(ram.ram(), BASE, QUEUE, features & features::EVENT_IDX != 0),
-                features,
+                drivers: Guest::queues(ram.ram(), features(number), queues[number % queues.len()]),
+                features: features(number),
                 sent: HashMap::new(),
                 free_slots: (0..u64::from(QUEUE)).collect(),
                 kick: false,
-                seen_used: 0,
+                turn: 0,
+                seen_used: [0; MAX_QUEUES],
             })
             .collect();
         let page: &'static InflightPage = Box::leak(Box::default());
@@ -173,6 +188,7 @@ impl System {
                 read_only: false,
                 serial: *b"serial\0\0\0\0\0\0\0\0\0\0\0\0\0\0",
                 rate: Rate::default(),
+                queues: guest.drivers.len(),
             };
             backend.add_disk(guest.number, 0, config).unwrap();
         }
@@ -189,11 +205,27 @@ impl System {
     }
 
     pub fn start(&mut self, n: usize) {
-        let guest = &self.guests[n];
-        let (layout, features) = (guest.driver.layout, guest.features);
-        let queue = [0, 0, layout.size.into(), layout.desc, layout.avail, layout.used];
-        assert_eq!(self.call(n, label::QUEUE, &queue).0, Status::Ok);
+        let features = self.guests[n].features;
+        for queue in 0..self.guests[n].drivers.len() {
+            assert_eq!(self.queue(n, queue), Status::Ok);
+        }
         assert_eq!(self.call(n, label::START, &[0, features]).0, Status::Ok);
+    }
+
+    pub fn queue(&mut self, n: usize, queue: usize) -> Status {
+        let layout = self.guests[n].drivers[queue].layout;
+        let mrs = [0, queue as u64, layout.size.into(), layout.desc, layout.avail, layout.used];
+        self.call(n, label::QUEUE, &mrs).0
+    }
+
+    /// The guest resets its disk and starts it again.
+    pub fn start_afresh(&mut self, n: usize) {
+        assert_eq!(self.call(n, label::RESET, &[0]).0, Status::Ok);
+        let guest = &mut self.guests[n];
+        guest.drivers = Guest::queues(guest.ram.ram(), guest.features, guest.drivers.len());
+        guest.sent.clear();
+        guest.free_slots = (0..u64::from(QUEUE)).collect();
+        self.start(n);
     }
 
     /// A new life of the backend: the device is reset, what was in flight is lost; the guests and the page stay.
@@ -208,9 +240,10 @@ impl System {
     pub fn restart_loosely(&mut self) {
         self.renew();
         for n in 0..self.guests.len() {
-            let (layout, features) = (self.guests[n].driver.layout, self.guests[n].features);
-            let queue = [0, 0, layout.size.into(), layout.desc, layout.avail, layout.used];
-            let _ = self.call(n, label::QUEUE, &queue);
+            let features = self.guests[n].features;
+            for queue in 0..self.guests[n].drivers.len() {
+                let _ = self.queue(n, queue);
+            }
             let _ = self.call(n, label::START, &[0, features]);
         }
     }
@@ -290,6 +323,11 @@ impl Drop for System {
 }
 
 impl Guest {
+    fn queues(ram: GuestRam, features: u64, count: usize) -> Vec<DriverQueue> {
+        let event_idx = features & features::EVENT_IDX != 0;
+        (0..count as u64).map(|n| DriverQueue::new(ram, BASE + APART * n, QUEUE, event_idx)).collect()
+    }
+
     /// Sends a request: header and status in the slot, data in pieces of `piece` bytes.
     pub fn send(&mut self, kind: u32, sector: u64, content: &[u8], piece: usize) -> bool {
         let write = matches!(kind, kind::OUT | kind::DISCARD | kind::WRITE_ZEROES);
@@ -304,6 +342,7 @@ impl Guest {
         } else {
             ram.fill(data, content.len() as u64, 0xcc).unwrap();
         }
+        let queue = self.turn % self.drivers.len();
         let mut buffers = vec![Buffer::out(at, 16)];
         for start in (0..content.len()).step_by(piece.max(1)) {
             let len = piece.min(content.len() - start) as u32;
@@ -312,47 +351,45 @@ impl Guest {
         }
         buffers.push(Buffer::into(at + 16, 1));
         let head = if self.features & features::INDIRECT_DESC != 0 {
-            self.driver.add_indirect(at + 32, &buffers)
+            self.drivers[queue].add_indirect(at + 32, &buffers)
         } else {
-            self.driver.add(&buffers)
+            self.drivers[queue].add(&buffers)
         };
         let Some(head) = head else {
             self.free_slots.push(slot);
             return false;
         };
         let sent = Sent { kind, sector, bytes: content.len() as u32, slot };
-        assert!(self.sent.insert(head, sent).is_none());
-        self.kick |= self.driver.needs_kick();
+        assert!(self.sent.insert((queue, head), sent).is_none());
+        self.kick |= self.drivers[queue].needs_kick();
+        self.turn = queue + 1;
         true
     }
 
-    /// Looks at the used ring as a driver does when interrupted.
+    /// Looks at the used rings of which it is told, as a driver does when interrupted.
     pub fn look(&mut self, done: &mut Vec<Got>) {
-        let used = self.status.devices[0].used[0].load(Ordering::Acquire);
-        if used == core::mem::replace(&mut self.seen_used, used) {
-            return;
-        }
-        loop {
-            while let Some((head, used)) = self.driver.take_used() {
-                let sent = self.sent.remove(&head).expect("completes exactly once");
-                let status = self.ram.bytes(SLOTS + SLOT * sent.slot + 16, 1)[0];
-                let data = self.ram.bytes(DATA + ROOM * sent.slot, sent.bytes as usize);
-                self.free_slots.push(sent.slot);
-                done.push(Got { sent, status, used, data });
+        for queue in 0..MAX_QUEUES {
+            let used = self.status.devices[0].used[queue].load(Ordering::Acquire);
+            if used == core::mem::replace(&mut self.seen_used[queue], used) {
+                continue;
             }
-            self.driver.want_interrupt(true);
+            while self.take(queue, done) {}
+            self.drivers[queue].want_interrupt(true);
             // Something may have come before the wish was seen.
-            match self.driver.take_used() {
-                None => break,
-                Some((head, used)) => {
-                    let sent = self.sent.remove(&head).expect("completes exactly once");
-                    let status = self.ram.bytes(SLOTS + SLOT * sent.slot + 16, 1)[0];
-                    let data = self.ram.bytes(DATA + ROOM * sent.slot, sent.bytes as usize);
-                    self.free_slots.push(sent.slot);
-                    done.push(Got { sent, status, used, data });
-                }
+            while self.take(queue, done) {
+                self.drivers[queue].want_interrupt(true);
             }
         }
+    }
+
+    fn take(&mut self, queue: usize, done: &mut Vec<Got>) -> bool {
+        let Some((head, used)) = self.drivers[queue].take_used() else { return false };
+        let sent = self.sent.remove(&(queue, head)).expect("completes exactly once");
+        let status = self.ram.bytes(SLOTS + SLOT * sent.slot + 16, 1)[0];
+        let data = self.ram.bytes(DATA + ROOM * sent.slot, sent.bytes as usize);
+        self.free_slots.push(sent.slot);
+        done.push(Got { sent, status, used, data });
+        true
     }
 }
 

@@ -2,8 +2,8 @@
 
 use heapless::Vec;
 use partita_protocol::{
-    MAX_CELL_LINKS, MAX_CELLS, MAX_CONTROLLERS, MAX_DISKS, MAX_LINKS, MAX_PEERS, MAX_PORTS, MAX_SOCKETS,
-    layout,
+    MAX_CELL_LINKS, MAX_CELLS, MAX_CONTROLLERS, MAX_DISKS, MAX_LINKS, MAX_PEERS, MAX_PORTS, MAX_QUEUES,
+    MAX_SOCKETS, layout,
 };
 use serde::{Deserialize, Serialize};
 
@@ -222,6 +222,9 @@ pub struct Disk<'a> {
     /// Refuse writes.
     #[serde(default)]
     pub read_only: bool,
+    /// Queues, at most [`MAX_QUEUES`]. Without it: see [`Cell::queues`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub queues: Option<u8>,
     /// What the guest gets for GET_ID, at most 20 bytes. Without it: `<cell>-<number>`.
     #[serde(default, borrow, skip_serializing_if = "Option::is_none")]
     pub serial: Option<&'a str>,
@@ -316,6 +319,11 @@ impl<'a> Cell<'a> {
 
     const fn slice_us(&self) -> u32 {
         if self.vcpus > 1 { SHORT_SLICE_US } else { SLICE_US }
+    }
+
+    /// Request queues of one of its disks: one for each vCPU, so that none waits for another's lock.
+    pub fn queues(&self, disk: &Disk<'_>) -> usize {
+        usize::from(disk.queues.unwrap_or(self.vcpus)).clamp(1, MAX_QUEUES)
     }
 
     /// The cell's virtio devices in the order of their register pages: disks, then the console, then vsock.

@@ -52,6 +52,7 @@ pub fn build(context: &Context) -> Result<Built> {
     tools::rust_target(tools::TARGET)?;
     let out = context.out();
     create(&out)?;
+    let _one = lock(&out)?;
     pds(context, &sdk, &out)?;
     guests(context, &config)?;
     let system = generate(context, &text, &config, &out)?;
@@ -166,6 +167,8 @@ fn guest_programs(context: &Context) -> Result {
     process::run("Building the guest's programs", &mut command)?;
     let programs = context.guest_dir().join("programs");
     create(&programs)?;
+    // The recipe's own lock.
+    let _one = lock(&context.guest_dir())?;
     for program in GUEST_PROGRAMS {
         copy(&target.join(tools::GUEST_TARGET).join("release").join(program), &programs.join(program))?;
     }
@@ -175,6 +178,8 @@ fn guest_programs(context: &Context) -> Result {
 /// Runs the SDK's packer.
 fn pack(context: &Context, sdk: &Sdk, out: &Path, system: &Path) -> Result<PathBuf> {
     let loader = out.join("loader.img");
+    // A machine that was started from the last one may still be reading it.
+    let new = out.join("loader.img.new");
     let mut command = Command::new(sdk.tool());
     command
         .current_dir(out)
@@ -184,13 +189,17 @@ fn pack(context: &Context, sdk: &Sdk, out: &Path, system: &Path) -> Result<PathB
         .arg(context.description_dir().canonicalize().unwrap_or_default())
         .args(["--board", context.board.name, "--config", &context.config.to_string()])
         .arg("-o")
-        .arg(&loader)
+        .arg(&new)
         .arg("-r")
         .arg(out.join("report.txt"));
-    if !sdk.embedded {
+    if sdk.embedded {
+        // `make MICROKIT_SDK=` leaves an empty one.
+        command.env_remove("MICROKIT_SDK");
+    } else {
         command.env("MICROKIT_SDK", &sdk.dir);
     }
     process::run("Packing the image", &mut command)?;
+    fs::rename(&new, &loader).map_err(|error| Failure::file("write", &loader, &error))?;
     Ok(loader)
 }
 
@@ -212,7 +221,14 @@ pub fn create(dir: &Path) -> Result {
     fs::create_dir_all(dir).map_err(|error| Failure::file("create", dir, &error))
 }
 
-/// Writes a file, unless it has the contents already.
+/// Builds into one directory are made one after another, whoever makes them. Let go when the value is dropped.
+fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join(".lock");
+    let lock = File::create(&path).and_then(|file| file.lock().map(|()| file));
+    lock.map_err(|error| Failure::file("lock", &path, &error))
+}
+
+/// Writes a file, unless it has the contents already. Who reads it meanwhile sees the old one or the new one, whole.
 ///
 /// # Errors
 /// One sentence.
@@ -220,7 +236,12 @@ pub fn write(path: &Path, contents: &[u8]) -> Result {
     if fs::read(path).is_ok_and(|old| old == contents) {
         return Ok(());
     }
-    fs::write(path, contents).map_err(|error| Failure::file("write", path, &error))
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let new = path.with_file_name(format!(".{name}.{}", std::process::id()));
+    fs::write(&new, contents).and_then(|()| fs::rename(&new, path)).map_err(|error| {
+        let _ = fs::remove_file(&new);
+        Failure::file("write", path, &error)
+    })
 }
 
 fn copy(from: &Path, to: &Path) -> Result {

@@ -52,6 +52,8 @@ enum Command {
         #[command(flatten)]
         choice: bench::Choice,
     },
+    /// Count what the kernel charges for its operations: the embedded one, and beside it that of --microkit-sdk
+    BenchKernel,
     /// Make a description from the files of another system
     Import {
         #[command(subcommand)]
@@ -132,6 +134,7 @@ fn run(cli: Cli) -> Result {
         Command::Report => report::run(&context),
         Command::Image => flash::image(&context),
         Command::Bench { choice } => bench::run(&context, &choice),
+        Command::BenchKernel => bench::kernel::run(&context),
         Command::Import { from: Source::Hvisor { zone, virtio, output } } => {
             import::hvisor(&zone, virtio.as_ref(), output.as_deref())
         }

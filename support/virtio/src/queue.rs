@@ -200,6 +200,11 @@ impl Queue {
         Ok(())
     }
 
+    /// Where it is.
+    pub const fn layout(&self) -> &QueueLayout {
+        &self.layout
+    }
+
     /// Number of descriptors.
     pub const fn size(&self) -> u16 {
         self.layout.size
@@ -223,6 +228,12 @@ impl Queue {
     #[inline(always)]
     const fn slot(&self, index: u16) -> usize {
         (index & self.layout.size.wrapping_sub(1)) as usize
+    }
+
+    /// Chains are available. With kicks enabled "no" is safe: the driver will notify for the next one.
+    #[inline]
+    pub fn has_available(&mut self) -> Result<bool, Fault> {
+        if self.seen_avail != self.next_avail { Ok(true) } else { self.refresh() }
     }
 
     /// Takes the next available chain.

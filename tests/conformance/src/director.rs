@@ -182,7 +182,7 @@ impl Director {
     }
 
     /// Stops every child and vCPU and drops what is pending.
-    fn clean_up(&self) {
+    pub fn clean_up(&self) {
         for child in [ONE, TWO, HIGH, LOW, IDLE, BUDGET, FLOAT, VCPU, VCPU2] {
             self.suspend(child);
         }

@@ -8,11 +8,15 @@
 //! The director writes `%% NN name: result` lines to the PL011 itself: a release kernel prints nothing. Results hold no
 //! addresses of the program and no times, so the transcript is the same for every build. The expected ones, from the
 //! official kernel, are in `expected/`.
+//!
+//! With `bench.system` the same program measures: see `bench`.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(not(target_os = "none"))]
 fn main() {}
 
+#[cfg(target_os = "none")]
+mod bench;
 #[cfg(target_os = "none")]
 mod cases;
 #[cfg(target_os = "none")]
@@ -32,10 +36,12 @@ mod pd {
         Channel, ChannelSet, Handler, Infallible, MessageInfo, Never, get_mr, pd_name, protection_domain,
     };
 
-    use crate::{cases, raw};
+    use crate::{bench, cases, raw};
 
     enum Role {
         Director,
+        /// The director of `bench.system`.
+        Bench,
         /// Started by the director only; its own beginning does nothing.
         Puppet,
         /// Has no parent: the monitor prints its fault.
@@ -48,6 +54,7 @@ mod pd {
     fn init() -> impl Handler {
         match pd_name() {
             Ok("conformance") => Role::Director,
+            Ok("bench") => Role::Bench,
             Ok("passive") => Role::Passive,
             Ok("orphan") => Role::Orphan,
             _ => Role::Puppet,
@@ -57,8 +64,9 @@ mod pd {
     impl Handler for Role {
         type Error = Infallible;
 
-        /// The passive server: the answer tells what came.
+        /// The passive server: the answer tells what came. The mark is nothing unless somebody counts.
         fn protected(&mut self, channel: Channel, message: MessageInfo) -> Result<MessageInfo, Infallible> {
+            bench::mark();
             let sum = (0..message.count()).map(get_mr).fold(0, u64::wrapping_add);
             sel4_microkit::set_mr(0, channel.index() as u64);
             sel4_microkit::set_mr(1, sum);
@@ -74,6 +82,7 @@ mod pd {
         fn run(&mut self) -> Result<Never, Infallible> {
             match self {
                 Role::Director => cases::run_all(),
+                Role::Bench => bench::run_all(),
                 Role::Passive => PassiveLoop(Role::Passive).run(),
                 Role::Orphan => raw::fault_with_known_registers(),
                 Role::Puppet => raw::exit([0; 7]),

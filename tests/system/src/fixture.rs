@@ -6,7 +6,6 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
-    sync::{Mutex, PoisonError},
     time::Duration,
 };
 
@@ -93,10 +92,18 @@ pub fn bare(guest: &str, more: &str) -> Result<String> {
 /// # Errors
 /// It cannot be written.
 pub fn describe(name: &str, cells: &[String]) -> Result<PathBuf> {
+    describe_with(name, "", cells)
+}
+
+/// As [`describe`]; `controller` is more keys of the controller, each with a comma before it.
+///
+/// # Errors
+/// It cannot be written.
+pub fn describe_with(name: &str, controller: &str, cells: &[String]) -> Result<PathBuf> {
     let dir = context(None)?.build_dir().join("test");
     build::create(&dir)?;
     let path = dir.join(format!("{name}.json"));
-    let controllers = r#"[{ "name": "disk0", "kind": "virtio-mmio", "slot": 0 }]"#;
+    let controllers = format!(r#"[{{ "name": "disk0", "kind": "virtio-mmio", "slot": 0{controller} }}]"#);
     let text = format!("{{ \"controllers\": {controllers}, \"cells\": [\n{}\n] }}\n", cells.join(",\n"));
     build::write(&path, text.as_bytes())?;
     Ok(path)
@@ -116,9 +123,6 @@ pub struct System {
     pub(crate) numbers: u32,
 }
 
-/// Builds are not run at the same time.
-static BUILDING: Mutex<()> = Mutex::new(());
-
 impl System {
     /// Builds the system that `description` says (without: one Debian guest), and starts it. `name` names the files left
     /// in `build/test`.
@@ -130,12 +134,8 @@ impl System {
             Some(_) => context(description)?,
             None => one_guest()?,
         };
-        let built = {
-            let _one = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
-            let built = build::build(&context)?;
-            build::guest_recipe(&context, "disk")?;
-            built
-        };
+        let built = build::build(&context)?;
+        build::guest_recipe(&context, "disk")?;
         Self::start_built(name, &context, &built, qemu_arguments)
     }
 
@@ -236,7 +236,6 @@ pub fn no_trouble(system: &System) -> Result {
 /// They do not compile.
 pub fn build_guests() -> Result {
     let context = context(None)?;
-    let _one = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     let mut command = Command::new(tools::cargo());
     command
         .current_dir(&context.root)

@@ -1,8 +1,10 @@
 //! System tests under QEMU (`tests/`), and the runner of all tests (`make test`, `bin/check.rs`).
 
 pub mod check;
+pub mod coverage;
 pub mod disk;
 pub mod fixture;
+pub mod memory;
 pub mod qmp;
 pub mod soak;
 pub mod specification;

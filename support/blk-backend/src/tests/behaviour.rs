@@ -132,7 +132,7 @@ fn without_flush_writes_are_durable_5_2_6_2() {
 fn a_broken_guest_is_alone() {
     let mut s = System::new(2, 16, offered());
     let status = [s.guests[0].status, s.guests[1].status];
-    s.guests[0].driver.corrupt_avail_index(1000);
+    s.guests[0].drivers[0].corrupt_avail_index(1000);
     s.guests[0].kick = true;
     s.step(&mut Vec::new());
     assert_eq!(s.reports.0.borrow().faults, [(0, 0, Fault::AvailIndex)]);
@@ -147,7 +147,7 @@ fn a_broken_guest_is_alone() {
     assert_eq!(s.call(0, label::RESET, &[0]).0, Status::Ok);
     assert_eq!(status[0].devices[0].needs_reset.load(Ordering::Acquire), 0);
     let ram = s.guests[0].ram.ram();
-    s.guests[0].driver = DriverQueue::new(ram, BASE, QUEUE, true);
+    s.guests[0].drivers[0] = DriverQueue::new(ram, BASE, QUEUE, true);
     s.start(0);
     assert_eq!(one(&mut s, 0, kind::IN, 0, &[0; 512]).status, OK);
 }
@@ -175,9 +175,9 @@ fn reset_waits_for_the_device() {
     assert_eq!(counter.load(Ordering::Acquire), 1);
     assert_eq!(s.backend.take_notify(), 1);
     assert_eq!(s.call(0, label::RESET, &[0]).0, Status::Ok);
-    assert!(s.guests[0].driver.take_used().is_none(), "an old ring is not written");
+    assert!(s.guests[0].drivers[0].take_used().is_none(), "an old ring is not written");
     let ram = s.guests[0].ram.ram();
-    s.guests[0].driver = DriverQueue::new(ram, BASE, QUEUE, true);
+    s.guests[0].drivers[0] = DriverQueue::new(ram, BASE, QUEUE, true);
     s.guests[0].sent.clear();
     s.start(0);
     assert_eq!(one(&mut s, 0, kind::IN, 0, &[0; 512]).status, OK);
@@ -186,7 +186,7 @@ fn reset_waits_for_the_device() {
 #[test]
 fn parameters_are_checked() {
     let mut s = System::new(1, 16, offered());
-    let layout = s.guests[0].driver.layout;
+    let layout = s.guests[0].drivers[0].layout;
     let queue = |index, size, desc| [0, index, size, desc, layout.avail, layout.used];
     assert_eq!(s.call(0, label::QUEUE, &queue(0, 32, layout.desc)).0, Status::Invalid, "it is live");
     assert_eq!(s.call(0, label::START, &[0, offered() & !feature::FLUSH]).0, Status::Invalid, "likewise");
@@ -221,6 +221,7 @@ fn windows_do_not_overlap() {
         read_only,
         serial: [0; ID_BYTES],
         rate: crate::Rate::default(),
+        queues: 1,
     };
     assert_eq!(s.backend.add_disk(0, 1, config(3 * SECTORS - 1 - 9, false)), Err(1));
     assert_eq!(s.backend.add_disk(0, 1, config(3 * SECTORS - 10, true)), Err(1), "the other may write");
@@ -243,23 +244,23 @@ fn one_wake_up_is_bounded() {
     let mut s = System::new(1, 16, offered());
     assert_eq!(s.call(0, label::RESET, &[0]).0, Status::Ok);
     let ram = s.guests[0].ram.ram();
-    s.guests[0].driver = DriverQueue::new(ram, BASE, 256, true);
+    s.guests[0].drivers[0] = DriverQueue::new(ram, BASE, 256, true);
     s.start(0);
     // Requests that are answered at once: no completion will call the backend again.
     ram.write_obj(SLOTS, &Header { kind: 99, reserved: 0, sector: 0 }).unwrap();
     let request = [Buffer::out(SLOTS, 16), Buffer::into(SLOTS + 16, 1)];
     for _ in 0..200 {
-        s.guests[0].driver.add_indirect(SLOTS + 32, &request).unwrap();
+        s.guests[0].drivers[0].add_indirect(SLOTS + 32, &request).unwrap();
     }
     s.backend.kicked(0);
     assert!(s.backend.run(), "there is more, and nobody else would say so");
-    let mut answered = || std::iter::from_fn(|| s.guests[0].driver.take_used()).count();
+    let mut answered = || std::iter::from_fn(|| s.guests[0].drivers[0].take_used()).count();
     assert_eq!(answered(), BUDGET);
     s.backend.device_mut().nudge();
     assert!(s.backend.device().interrupt);
     s.backend.interrupt();
     assert!(!s.backend.run());
-    let mut answered = || std::iter::from_fn(|| s.guests[0].driver.take_used()).count();
+    let mut answered = || std::iter::from_fn(|| s.guests[0].drivers[0].take_used()).count();
     assert_eq!(answered(), 200 - BUDGET);
 }
 
@@ -297,11 +298,11 @@ fn a_crash_between_used_element_and_index() {
             .collect();
         // As if the second of them had finished: element written at position 0, then the crash, before or after the index.
         let ram = s.guests[0].ram.ram();
-        let used = s.guests[0].driver.layout.used;
+        let used = s.guests[0].drivers[0].layout.used;
         ram.store_u32(used + 4, heads[1].into(), Ordering::Relaxed).unwrap();
         ram.store_u32(used + 8, 513, Ordering::Relaxed).unwrap();
         ram.write_obj(SLOTS + SLOT * 62 + 16, &OK).unwrap();
-        s.page.set(1, Entry::Finishing(Owner { client: 0, disk: 0, head: heads[1] }, 0));
+        s.page.set(1, Entry::Finishing(Owner { client: 0, disk: 0, queue: 0, head: heads[1] }, 0));
         ram.store_u16(used + 2, published.into(), Ordering::Release).unwrap();
         s.guests[0].send(kind::IN, 7, &[0; 512], 512);
         s.restart();
@@ -328,7 +329,7 @@ fn reset_forgets_an_earlier_life() {
     assert_eq!(s.backend.free.count_ones(), 16);
     assert!((0..MAX_FLIGHTS).all(|id| s.page.get(id) == Entry::Free));
     let ram = s.guests[0].ram.ram();
-    s.guests[0].driver = DriverQueue::new(ram, BASE, QUEUE, true);
+    s.guests[0].drivers[0] = DriverQueue::new(ram, BASE, QUEUE, true);
     s.guests[0].sent.clear();
     s.start(0);
     assert_eq!(one(&mut s, 0, kind::IN, 0, &[0; 512]).status, OK);
@@ -342,7 +343,7 @@ fn a_chain_that_comes_while_falling_asleep_2_7_10() {
         one(&mut s, 0, kind::IN, 0, &[0; 512]);
         // A second handle on the ring, for the guest that acts in between.
         let mut driver =
-            core::mem::replace(&mut s.guests[0].driver, DriverQueue::new(ram, BASE + 0x5000, 2, true));
+            core::mem::replace(&mut s.guests[0].drivers[0], DriverQueue::new(ram, BASE + 0x5000, 2, true));
         ram.write_obj(SLOTS, &Header { kind: 99, reserved: 0, sector: 0 }).unwrap();
         let request = [Buffer::out(SLOTS, 16), Buffer::into(SLOTS + 16, 1)];
         driver.add(&request).unwrap();

@@ -44,12 +44,12 @@ struct Run {
 }
 
 impl Run {
-    fn new(deaths: &[u64], lost: Lost, features: u64) -> Self {
+    fn new(deaths: &[u64], lost: Lost, features: u64, queues: usize) -> Self {
         let mut deaths = deaths.to_vec();
         deaths.reverse();
         let left = deaths.pop();
         Run {
-            system: System::new(2, 3, features),
+            system: System::with_queues(2, 3, features, &[queues]),
             deaths,
             left,
             lost,
@@ -223,7 +223,7 @@ fn a_broken_disk_stays_broken_until_its_reset() {
     let told = |s: &System| s.guests[0].status.devices[0].needs_reset.load(Ordering::Acquire);
     assert!(s.guests[0].send(kind::OUT, 0, &[1; 512], 512));
     // A head outside the ring.
-    let avail = s.guests[0].driver.layout.avail;
+    let avail = s.guests[0].drivers[0].layout.avail;
     s.guests[0].ram.ram().write_obj(avail + 4, &0xffffu16).unwrap();
     s.step(&mut Vec::new());
     assert_eq!(told(&s), 1);
@@ -242,7 +242,7 @@ proptest::proptest! {
     /// nor touches what is no guest's, and after their resets both guests' disks work again.
     #[test]
     fn flipped_bits_in_the_page(flips in proptest::collection::vec((0usize..MAX_FLIGHTS, 0u32..64), 1..40)) {
-        let mut s = System::new(2, 6, offered());
+        let mut s = System::with_queues(2, 6, offered(), &[3, 1]);
         let mut done = Vec::new();
         for n in 0..2 {
             for sector in 0..3 {
@@ -261,12 +261,7 @@ proptest::proptest! {
         }
         assert!(s.backend.device().bytes[..(SECTORS * 512) as usize].iter().all(|b| *b == 0), "before the first window");
         for n in 0..2 {
-            assert_eq!(s.call(n, label::RESET, &[0]).0, Status::Ok);
-            let ram = s.guests[n].ram.ram();
-            s.guests[n].driver = DriverQueue::new(ram, BASE, QUEUE, true);
-            s.guests[n].sent.clear();
-            s.guests[n].free_slots = (0..u64::from(QUEUE)).collect();
-            s.start(n);
+            s.start_afresh(n);
         }
         let _ = s.backend.take_notify();
         for n in 0..2 {
@@ -278,21 +273,22 @@ proptest::proptest! {
 }
 
 /// Stores of the whole script.
-fn stores(features: u64) -> u64 {
+fn stores(features: u64, queues: usize) -> u64 {
     let before = crash::stores();
-    assert_eq!(Run::new(&[u64::MAX], Lost::Undone, features).go(), 0);
+    assert_eq!(Run::new(&[u64::MAX], Lost::Undone, features, queues).go(), 0);
     crash::stores() - before
 }
 
 #[test]
 fn every_store_is_a_good_one_to_die_at() {
     let old = offered() & !(features::EVENT_IDX | features::INDIRECT_DESC);
-    for features in [offered(), old, offered() & !feature::FLUSH & !features::EVENT_IDX] {
-        let count = stores(features);
+    let through = offered() & !feature::FLUSH & !features::EVENT_IDX;
+    for (features, queues) in [(offered(), 1), (old, 1), (through, 1), (offered(), 2), (through, 3)] {
+        let count = stores(features, queues);
         assert!(count > 100, "{count}");
         for lost in [Lost::Undone, Lost::Done, Lost::Half] {
             for at in 0..count {
-                assert_eq!(Run::new(&[at], lost, features).go(), 1, "{at} {lost:?}");
+                assert_eq!(Run::new(&[at], lost, features, queues).go(), 1, "{at} {lost:?} {queues}");
             }
         }
     }
@@ -300,17 +296,19 @@ fn every_store_is_a_good_one_to_die_at() {
 
 #[test]
 fn and_every_store_of_the_recovery_too() {
-    let count = stores(offered());
-    let mut deaths = 0;
-    for first in (0..count).step_by(3) {
-        for second in 0.. {
-            let died = Run::new(&[first, second, 1], Lost::Half, offered()).go();
-            deaths += died;
-            // Far enough behind the first for the recovery to be over: the recovery of two disks is some 60 stores.
-            if second > 70 || died < 2 {
-                break;
+    for queues in [1, 2] {
+        let count = stores(offered(), queues);
+        let mut deaths = 0;
+        for first in (0..count).step_by(3) {
+            for second in 0.. {
+                let died = Run::new(&[first, second, 1], Lost::Half, offered(), queues).go();
+                deaths += died;
+                // Far enough behind the first for the recovery to be over: that of two disks is some 60 stores.
+                if second > 70 || died < 2 {
+                    break;
+                }
             }
         }
+        assert!(deaths > 5000, "{deaths}");
     }
-    assert!(deaths > 5000, "{deaths}");
 }

@@ -116,12 +116,13 @@ proptest! {
         event_idx: bool,
         indirect: bool,
         flush: bool,
+        queues in prop::collection::vec(1usize..=4, 3),
     ) {
         let mut features = offered();
         if !event_idx { features &= !features::EVENT_IDX; }
         if !indirect { features &= !features::INDIRECT_DESC; }
         if !flush { features &= !feature::FLUSH; }
-        let mut system = System::new(3, depth, features);
+        let mut system = System::with_queues(3, depth, features, &queues);
         run(&mut system, script, 0..3)?;
         prop_assert!(untouched(&system));
     }
@@ -131,8 +132,9 @@ proptest! {
     fn restarts(
         script in prop::collection::vec(prop_oneof![12 => step(2), 1 => Just(Step::Restart)], 1..200),
         depth in 2u16..20,
+        queues in prop::collection::vec(1usize..=4, 2),
     ) {
-        let mut system = System::new(2, depth, offered());
+        let mut system = System::with_queues(2, depth, offered(), &queues);
         run(&mut system, script, 0..2)?;
         prop_assert!(untouched(&system));
     }
@@ -143,8 +145,9 @@ proptest! {
     fn a_mad_guest(
         script in prop::collection::vec(step(2), 1..100),
         noise in prop::collection::vec((0u64..0x9000, any::<[u8; 8]>(), any::<bool>()), 1..60),
+        queues in prop::collection::vec(1usize..=4, 2),
     ) {
-        let mut system = System::new(2, 16, offered());
+        let mut system = System::with_queues(2, 16, offered(), &queues);
         let ram = system.guests[0].ram.ram();
         let mut done = Vec::new();
         let chunk = script.len().div_ceil(noise.len());
@@ -184,11 +187,7 @@ proptest! {
         let other = system.guests[1].status.devices[0].needs_reset.load(Ordering::Acquire);
         prop_assert_eq!(other, 0);
         // And the mad one can come back.
-        prop_assert_eq!(system.call(0, label::RESET, &[0]).0, Status::Ok);
-        system.guests[0].driver = DriverQueue::new(ram, BASE, QUEUE, true);
-        system.guests[0].sent.clear();
-        system.guests[0].free_slots = (0..64).collect();
-        system.start(0);
+        system.start_afresh(0);
         prop_assert_eq!(one(&mut system, 0, kind::IN, 0, &[0; 512]).status, OK);
     }
 }
@@ -196,10 +195,15 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(24))]
 
-    /// Two guests that always have requests waiting get the same number of bytes, whatever the sizes of their requests.
+    /// Two guests that always have requests waiting get the same number of bytes, whatever the sizes of their requests and
+    /// however many queues they are in.
     #[test]
-    fn fairness(sizes in (1u64..=16, 1u64..=16), depth in 4u16..12) {
-        let mut system = System::new(2, depth, offered());
+    fn fairness(
+        sizes in (1u64..=16, 1u64..=16),
+        depth in 4u16..12,
+        queues in prop::collection::vec(1usize..=4, 2),
+    ) {
+        let mut system = System::with_queues(2, depth, offered(), &queues);
         let mut done = Vec::new();
         let sizes = [sizes.0, sizes.1];
         let mut served = [0i64; 2];

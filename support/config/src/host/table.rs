@@ -4,7 +4,8 @@
 
 use crate::passthrough::{MAX_PASSTHROUGH, MAX_PASSTHROUGH_IRQS};
 use partita_protocol::{
-    MAX_CELLS, MAX_CONTROLLERS, MAX_DISKS, MAX_LINKS, MAX_PEERS, MAX_PORTS, MAX_SOCKETS, MAX_VCPUS,
+    MAX_CELLS, MAX_CONTROLLERS, MAX_DISKS, MAX_LINKS, MAX_PEERS, MAX_PORTS, MAX_QUEUES, MAX_SOCKETS,
+    MAX_VCPUS,
 };
 
 /// A key of an object.
@@ -377,6 +378,12 @@ pub const DISK: &[Key] = &[
         "What the guest sees of the disk: the label of a GPT partition, or an object with one of the keys below.",
     ),
     key("read_only", Kind::Flag, Some("false"), "Refuse writes."),
+    key(
+        "queues",
+        number(MAX_QUEUES as u64),
+        Some("as many as `vcpus`"),
+        "Request queues; with more than one the guest is offered VIRTIO_BLK_F_MQ.",
+    ),
     key("serial", Kind::Text(Text::Serial), Some("`<cell>-<number>`"), "The disk's identity in the guest."),
     key("iops", number(1_000_000), Some("no limit"), "Most requests per second."),
     key(

@@ -258,6 +258,21 @@ fn a_slice_is_short_with_several_vcpus() {
 }
 
 #[test]
+fn a_disk_has_as_many_queues_as_the_cell_has_vcpus() {
+    let of = |vcpus: usize, key: &str| {
+        let text = format!(
+            r#"{{"controllers":[{{"name":"d","kind":"virtio-mmio","slot":31}}],"cells":[{{"name":"a","memory":"16M","kernel":"k",
+                "vcpus":{vcpus},"disks":[{{"controller":"d","partition":"p"{key}}}]}}]}}"#
+        );
+        let config: Config<'_> = parse("partita.json", &text).unwrap();
+        let cell = &config.cells[0];
+        cell.queues(&cell.disks[0])
+    };
+    assert_eq!([1, 2, 3, 4].map(|vcpus| of(vcpus, "")), [1, 2, 3, 4]);
+    assert_eq!([(1, 4), (4, 1), (2, 3)].map(|(vcpus, n)| of(vcpus, &format!(r#","queues":{n}"#))), [4, 1, 3]);
+}
+
+#[test]
 fn lines_of_passed_through_devices_have_numbers_in_the_guest() {
     use crate::passthrough::{Line, Trigger::*};
     let text = r#"{"cells":[{"name":"a","memory":"16M","kernel":"k","passthrough":[

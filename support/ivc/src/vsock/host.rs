@@ -227,7 +227,7 @@ impl<R: Report> Broker<R> {
         let Some(index) = self.connect(from, HOST, header) else {
             return self.refuse_request(from, header, Refusal::Limit);
         };
-        if let Some(connection) = self.tables.connections.get(index) {
+        if let Some(connection) = self.connections.get(index) {
             connection.stream = place as u8;
             connection.stage = super::table::Stage::Open;
             connection.ends[1].limit = service.room();
@@ -260,7 +260,7 @@ impl<R: Report> Broker<R> {
 
     /// A packet of a connection with CID 2 that has passed all checks.
     pub(super) fn serve_host(&mut self, from: usize, index: usize, header: &Header) -> Step {
-        let Some(connection) = self.tables.connections.get(index) else { return Step::Done(0) };
+        let Some(connection) = self.connections.get(index) else { return Step::Done(0) };
         let number = usize::from(connection.stream);
         match header.op.get() {
             op::RST => self.end(index, [false, false]),
@@ -285,7 +285,7 @@ impl<R: Report> Broker<R> {
             }
             op::RW => {
                 let bytes = header.len.get();
-                if let Some(connection) = self.tables.connections.get(index) {
+                if let Some(connection) = self.connections.get(index) {
                     connection.ends[0].sent = connection.ends[0].sent.wrapping_add(bytes);
                 }
                 self.count(from, Counter::BytesSent, bytes.into());
@@ -346,7 +346,7 @@ impl<R: Report> Broker<R> {
     fn serve_stream(&mut self, cell: usize, number: usize) -> Result<i64, Fault> {
         let Some(stream) = self.tables.streams.get(number) else { return Ok(0) };
         let index = stream.index;
-        let Some(connection) = self.tables.connections.get(index) else { return Ok(0) };
+        let Some(connection) = self.connections.get(index) else { return Ok(0) };
         let [guest, host] = connection.ends;
         let credit = room(guest.limit, host.sent);
         let Some(stream) = self.tables.streams.get(number) else { return Ok(0) };
@@ -413,7 +413,7 @@ impl<R: Report> Broker<R> {
         stream.response = false;
         stream.credit &= operation == op::RESPONSE;
         stream.shut |= operation == op::SHUTDOWN;
-        if let Some(connection) = tables.connections.get(index) {
+        if let Some(connection) = self.connections.get(index) {
             let [_, host] = &mut connection.ends;
             host.sent = host.sent.wrapping_add(bytes);
             // What was told as room is the guest's.

@@ -41,7 +41,8 @@ pub use control::{FEATURES, REPLY_MRS};
 use host::Streams;
 use inflight::InflightPages;
 pub use rules::Rules;
-use table::{Connections, HOST, Stage};
+pub use table::Connections;
+use table::{HOST, Stage};
 
 /// Greatest size of each of a guest's queues.
 pub const QUEUE_MAX: u16 = 256;
@@ -98,10 +99,9 @@ pub trait Report {
     fn line(&mut self, cell: usize, line: &[u8]);
 }
 
-/// What is too big for a small stack. Belongs into a static.
+/// What is too big for a small stack. Belongs into a static; another one than [`Connections`], which are zeroes at first.
 pub struct Tables {
     clients: [Option<Client>; MAX_CELLS],
-    connections: Connections,
     payload: Payload,
     streams: Streams,
 }
@@ -109,12 +109,7 @@ pub struct Tables {
 impl Tables {
     /// Empty.
     pub const fn new() -> Self {
-        Self {
-            clients: [const { None }; MAX_CELLS],
-            connections: Connections::new(),
-            payload: Payload::new(),
-            streams: Streams::new(),
-        }
+        Self { clients: [const { None }; MAX_CELLS], payload: Payload::new(), streams: Streams::new() }
     }
 }
 
@@ -127,6 +122,7 @@ impl Default for Tables {
 /// The switch.
 pub struct Broker<R> {
     tables: &'static mut Tables,
+    connections: &'static mut Connections,
     pages: &'static InflightPages,
     stats: &'static IvcStats,
     rules: Rules,
@@ -147,6 +143,7 @@ impl<R: Report> Broker<R> {
     /// Without clients. `pages` are what an earlier life may have left; `second` is the clock's.
     pub fn new(
         tables: &'static mut Tables,
+        connections: &'static mut Connections,
         pages: &'static InflightPages,
         stats: &'static IvcStats,
         rules: Rules,
@@ -156,6 +153,7 @@ impl<R: Report> Broker<R> {
         let patience = second.saturating_mul(PATIENCE);
         Self {
             tables,
+            connections,
             pages,
             stats,
             rules,
@@ -233,7 +231,7 @@ impl<R: Report> Broker<R> {
 
     /// Ends a connection that is not over yet; the ends named by `tell` get a RST.
     fn end(&mut self, index: usize, tell: [bool; 2]) {
-        let Some(connection) = self.tables.connections.get(index) else { return };
+        let Some(connection) = self.connections.get(index) else { return };
         let (ends, stream, stage) = (connection.ends, connection.stream, connection.stage);
         if stage != Stage::Over {
             for end in ends {
@@ -245,7 +243,7 @@ impl<R: Report> Broker<R> {
         }
         let told = |end: usize| tell.get(end) == Some(&true) && self.is_live(ends[end].cell());
         let tell = [told(0), told(1)];
-        self.tables.connections.end(index, tell);
+        self.connections.end(index, tell);
     }
 
     /// Ends a connection because of what `cell` did or suffered, and tells both ends.
@@ -257,9 +255,9 @@ impl<R: Report> Broker<R> {
     /// Ends all connections of a cell; `tell_it`: it gets RSTs too.
     fn end_all(&mut self, cell: usize) {
         let mut from = 0;
-        while let Some(index) = self.tables.connections.of_cell(cell, from) {
+        while let Some(index) = self.connections.of_cell(cell, from) {
             from = index + 1;
-            let Some(connection) = self.tables.connections.get(index) else { continue };
+            let Some(connection) = self.connections.get(index) else { continue };
             let tell = connection.ends.map(|end| end.cell() != cell);
             for end in connection.ends.map(|end| end.cell()) {
                 if end != cell {
@@ -268,8 +266,8 @@ impl<R: Report> Broker<R> {
             }
             self.end(index, tell);
         }
-        while self.tables.connections.first_owed(cell).is_some() {
-            self.tables.connections.pay_owed(cell);
+        while self.connections.first_owed(cell).is_some() {
+            self.connections.pay_owed(cell);
         }
     }
 

@@ -45,7 +45,7 @@ impl<R: Report> Broker<R> {
             return self.refuse(from, header);
         }
         let (source, target) = ((from, header.src_port.get()), (to, header.dst_port.get()));
-        let found = self.tables.connections.find(source, target);
+        let found = self.connections.find(source, target);
         let operation = header.op.get();
         let Some((index, end)) = found else {
             return match operation {
@@ -60,7 +60,7 @@ impl<R: Report> Broker<R> {
                 }
             };
         };
-        let Some(connection) = self.tables.connections.get(index) else { return Step::Done(0) };
+        let Some(connection) = self.connections.get(index) else { return Step::Done(0) };
         let (stage, same_kind) = (connection.stage, connection.kind == header.kind.get());
         if stage == Stage::Over {
             return self.late(Passage { from, to, index, end, header });
@@ -84,7 +84,7 @@ impl<R: Report> Broker<R> {
         offset: u32,
     ) -> Result<(), Violation> {
         let available = self.tables.payload.bytes();
-        let Some(connection) = self.tables.connections.get(index) else { return Err(Violation::State) };
+        let Some(connection) = self.connections.get(index) else { return Err(Violation::State) };
         let allowed = match (header.op.get(), connection.stage) {
             (op::RST, _) => true,
             (op::RESPONSE, Stage::Requested) => end == 1,
@@ -134,7 +134,7 @@ impl<R: Report> Broker<R> {
             match self.forward(from, to, header, offset.saturating_add(moved), want) {
                 Ok(Some(bytes)) => {
                     moved = moved.saturating_add(bytes);
-                    if let Some(connection) = self.tables.connections.get(index) {
+                    if let Some(connection) = self.connections.get(index) {
                         let sender = if end == 0 { &mut connection.ends[0] } else { &mut connection.ends[1] };
                         sender.sent = sender.sent.wrapping_add(bytes);
                     }
@@ -153,7 +153,7 @@ impl<R: Report> Broker<R> {
         match header.op.get() {
             op::RST => self.end(index, [false, false]),
             op::RESPONSE => {
-                if let Some(connection) = self.tables.connections.get(index) {
+                if let Some(connection) = self.connections.get(index) {
                     connection.stage = Stage::Open;
                 }
                 self.count(to, Counter::Connections, 1);
@@ -207,7 +207,7 @@ impl<R: Report> Broker<R> {
             }
         }
         let (source, target) = ((from, header.src_port.get()), (to, header.dst_port.get()));
-        match self.tables.connections.find(source, target) {
+        match self.connections.find(source, target) {
             None => self.request(from, to, header),
             Some(_) => Step::Wait(0),
         }
@@ -256,8 +256,8 @@ impl<R: Report> Broker<R> {
     /// Adds a connection with the credit that its REQUEST tells.
     pub(super) fn connect(&mut self, from: usize, to: usize, header: &Header) -> Option<usize> {
         let (source, target) = ((from, header.src_port.get()), (to, header.dst_port.get()));
-        let index = self.tables.connections.add(source, target, header.kind.get())?;
-        if let Some(connection) = self.tables.connections.get(index) {
+        let index = self.connections.add(source, target, header.kind.get())?;
+        if let Some(connection) = self.connections.get(index) {
             connection.ends[0].limit = credit(header.buf_alloc.get());
         }
         for cell in [from, to] {

@@ -83,8 +83,8 @@ impl<R: Report> Broker<R> {
             client.event_owed = false;
             done += PACKET;
         }
-        while let Some((index, end)) = self.tables.connections.first_owed(cell) {
-            let Some(connection) = self.tables.connections.get(index) else { break };
+        while let Some((index, end)) = self.connections.first_owed(cell) {
+            let Some(connection) = self.connections.get(index) else { break };
             let kind = connection.kind;
             let [a, b] = connection.ends;
             let (me, peer) = if end == 0 { (a, b) } else { (b, a) };
@@ -98,7 +98,7 @@ impl<R: Report> Broker<R> {
                 ..Header::default()
             };
             match self.client(cell).map(|client| client.send_control(&header)).transpose()? {
-                Some(true) => self.tables.connections.pay_owed(cell),
+                Some(true) => self.connections.pay_owed(cell),
                 _ => return Ok(done),
             }
             done += PACKET;
@@ -216,9 +216,9 @@ impl<R: Report> Broker<R> {
             }
             let source = (cell, packet.header.src_port.get());
             let target = (packet.to, packet.header.dst_port.get());
-            match self.tables.connections.find(source, target) {
+            match self.connections.find(source, target) {
                 Some((index, _)) => {
-                    let over = self.tables.connections.get(index).is_none_or(|c| c.stage == Stage::Over);
+                    let over = self.connections.get(index).is_none_or(|c| c.stage == Stage::Over);
                     if !over {
                         self.reset_connection(cell, index);
                     }

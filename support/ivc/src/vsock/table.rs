@@ -13,8 +13,9 @@ pub const CONNECTIONS: usize = PER_CELL * MAX_CELLS;
 pub const HOST: usize = MAX_CELLS;
 
 const BUCKETS: usize = 1024;
-const NONE: u16 = u16::MAX;
-const _: () = assert!(CONNECTIONS < NONE as usize && BUCKETS.is_power_of_two());
+/// No entry: entry 0 stays unused, so that an empty table is zeroes throughout and takes no room in the program's file.
+const NONE: u16 = 0;
+const _: () = assert!(CONNECTIONS < u16::MAX as usize && BUCKETS.is_power_of_two());
 
 /// An end's address: a cell's number, or [`HOST`], and a port.
 pub type Address = (usize, u32);
@@ -86,10 +87,10 @@ struct Owed {
 
 /// All connections.
 pub struct Connections {
-    entries: [Connection; CONNECTIONS],
+    entries: [Connection; CONNECTIONS + 1],
     buckets: [u16; BUCKETS],
     free: u16,
-    /// Entries from here on were never used.
+    /// Entries behind this one were never used.
     fresh: u16,
     opened: [u16; MAX_CELLS],
     owed: [Owed; MAX_CELLS],
@@ -105,7 +106,7 @@ impl Connections {
     /// None.
     pub const fn new() -> Self {
         Self {
-            entries: [FREE; CONNECTIONS],
+            entries: [FREE; CONNECTIONS + 1],
             buckets: [NONE; BUCKETS],
             free: NONE,
             fresh: 0,
@@ -122,7 +123,9 @@ impl Connections {
     /// Finds the connection between two addresses: its index, and which end `from` is.
     pub fn find(&self, from: Address, to: Address) -> Option<(usize, usize)> {
         let mut at = *self.buckets.get(bucket(from, to))?;
-        while let Some(entry) = self.entries.get(usize::from(at)) {
+        while at != NONE
+            && let Some(entry) = self.entries.get(usize::from(at))
+        {
             let is = |end: &End, address: Address| (end.cell(), end.port) == address;
             let [a, b] = &entry.ends;
             if is(a, from) && is(b, to) {
@@ -143,10 +146,10 @@ impl Connections {
             return None;
         }
         let at = match self.entries.get(usize::from(self.free)) {
-            Some(entry) => core::mem::replace(&mut self.free, entry.next),
-            None => {
+            Some(entry) if self.free != NONE => core::mem::replace(&mut self.free, entry.next),
+            _ => {
                 self.fresh += 1;
-                self.fresh - 1
+                self.fresh
             }
         };
         let head = self.buckets.get_mut(bucket(from, to))?;
@@ -204,7 +207,7 @@ impl Connections {
 
     /// The first RST that is owed to a cell: connection and which end the cell is.
     pub fn first_owed(&self, cell: usize) -> Option<(usize, usize)> {
-        let index = usize::from(self.owed.get(cell)?.first);
+        let index = usize::from(Some(self.owed.get(cell)?.first).filter(|first| *first != NONE)?);
         let end = self.entries.get(index)?.ends.iter().position(|end| end.cell() == cell)?;
         Some((index, end))
     }
@@ -240,7 +243,9 @@ impl Connections {
             }
         } else {
             at = self.buckets.get(at).copied().unwrap_or(NONE).into();
-            while let Some(before) = self.entries.get_mut(at) {
+            while at != usize::from(NONE)
+                && let Some(before) = self.entries.get_mut(at)
+            {
                 if usize::from(before.next) == index {
                     before.next = next;
                     break;
@@ -259,7 +264,7 @@ impl Connections {
 
     /// Indices of the connections that are not over and have an end in `cell`.
     pub fn of_cell(&self, cell: usize, from: usize) -> Option<usize> {
-        let used = self.entries.get(from..usize::from(self.fresh))?;
+        let used = self.entries.get(from..=usize::from(self.fresh))?;
         let of = |entry: &Connection| {
             matches!(entry.stage, Stage::Requested | Stage::Open)
                 && entry.ends.iter().any(|end| end.cell() == cell)
@@ -295,6 +300,21 @@ mod tests {
     use std::collections::BTreeMap;
 
     #[test]
+    fn an_empty_table_is_zeroes() {
+        let table = Box::new(Connections::new());
+        let zeroes = table.entries.iter().all(|entry| {
+            let ends = entry.ends.iter().all(|end| {
+                (end.cell, end.port, end.sent, end.limit, end.owed, end.next_owed) == (0, 0, 0, 0, false, 0)
+            });
+            ends && (entry.kind, entry.stage as u8, entry.stream, entry.next) == (0, 0, 0, 0)
+        });
+        assert!(zeroes && table.buckets.iter().chain(&table.opened).all(|number| *number == 0));
+        assert!(
+            (table.free, table.fresh) == (0, 0) && table.owed.iter().all(|l| (l.first, l.last) == (0, 0))
+        );
+    }
+
+    #[test]
     fn a_cell_has_its_own_limit_and_nothing_leaks() {
         let mut table = Box::new(Connections::new());
         for _ in 0..20 {
@@ -317,7 +337,7 @@ mod tests {
             }
             assert_eq!(table.used(), 0);
         }
-        assert!(usize::from(table.fresh) <= PER_CELL + 1);
+        assert!(usize::from(table.fresh) <= PER_CELL + 1, "{} entries were used", table.fresh);
     }
 
     proptest! {

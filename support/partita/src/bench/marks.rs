@@ -130,6 +130,23 @@ pub struct Marks {
     pub idle: Cost,
 }
 
+/// The plugin's counters at each mark, the end of the machine last, and what its columns are.
+fn read(text: &str) -> Result<(Columns<'_>, Vec<Counters>)> {
+    let Some((columns, text)) = text.split_once('\n').and_then(|(h, t)| Some((Columns::parse(h)?, t))) else {
+        fail!("the plugin's file does not name its columns")
+    };
+    let marks = text.lines().filter_map(|line| columns.counters(line)).collect();
+    Ok((columns, marks))
+}
+
+/// Instructions of the kernel at each mark, the end of the machine last.
+///
+/// # Errors
+/// The file is not the plugin's.
+pub fn kernel_instructions(text: &str) -> Result<Vec<u64>> {
+    Ok(read(text)?.1.iter().map(|counters| counters.kernel).collect())
+}
+
 impl Marks {
     /// Reads the plugin's file; `times` are the script's, microseconds for each run.
     ///
@@ -138,7 +155,7 @@ impl Marks {
     pub fn parse(text: &str, times: &[u64], jobs: &[&Job], rounds: usize) -> Result<Self> {
         let runs = rounds * jobs.len();
         // Begin and end of two runs per job and round; begin and end of idling.
-        let (columns, marks) = read(text, runs * 4 + 2)?;
+        let (columns, marks) = read_all(text, runs * 4 + 2)?;
         if times.len() != runs * 2 {
             fail!("the guest measured {} times instead of {}", times.len(), runs * 2);
         }
@@ -158,12 +175,9 @@ impl Marks {
     }
 }
 
-/// The plugin's columns and marks; `expected` are those between the start and the end of the machine.
-fn read(text: &str, expected: usize) -> Result<(Columns<'_>, Vec<Counters>)> {
-    let Some((columns, text)) = text.split_once('\n').and_then(|(h, t)| Some((Columns::parse(h)?, t))) else {
-        fail!("the plugin's file does not name its columns")
-    };
-    let marks: Vec<Counters> = text.lines().filter_map(|line| columns.counters(line)).collect();
+/// As [`read`]; `expected` are the marks between the start and the end of the machine.
+fn read_all(text: &str, expected: usize) -> Result<(Columns<'_>, Vec<Counters>)> {
+    let (columns, marks) = read(text)?;
     if marks.len() != expected + 2 {
         fail!("the guest made {} marks instead of {}", marks.len(), expected + 2);
     }
@@ -185,7 +199,7 @@ fn differences(measured: &[Counters], rounds: usize, jobs: usize, n: usize) -> V
 /// # Errors
 /// There are not as many marks as the script makes.
 pub fn costs(text: &str, numbers: &[u64], rounds: usize) -> Result<Vec<Cost>> {
-    let (columns, marks) = read(text, rounds * numbers.len() * 4)?;
+    let (columns, marks) = read_all(text, rounds * numbers.len() * 4)?;
     let measured = marks.get(1..).unwrap_or_default();
     let one = |(n, number): (usize, &u64)| {
         cost(&differences(measured, rounds, numbers.len(), n), 0.0, *number, &columns)
@@ -216,7 +230,7 @@ fn cost(rounds: &[Counters], time: f64, number: u64, columns: &Columns<'_>) -> C
 }
 
 /// The middle one; 0 of none.
-fn median(mut values: Vec<u64>) -> u64 {
+pub fn median(mut values: Vec<u64>) -> u64 {
     values.sort_unstable();
     values.get(values.len() / 2).copied().unwrap_or(0)
 }

@@ -18,6 +18,7 @@ mod chart;
 mod guest;
 mod ivc;
 mod job;
+pub mod kernel;
 mod marks;
 mod table;
 

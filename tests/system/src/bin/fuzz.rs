@@ -1,9 +1,10 @@
 //! `make fuzz`: builds the targets of `fuzz/` and runs each for a while, on the stable toolchain and without cargo-fuzz.
 //!
-//! Usage: `fuzz [--seconds N] [TARGET...]`. What cargo-fuzz would do, less the address sanitizer (nightly only, and the
+//! Usage: `fuzz [--seconds N] [--coverage] [TARGET...]`. What cargo-fuzz would do, less the address sanitizer (nightly only, and the
 //! parsers are safe code): libFuzzer is linked in by libfuzzer-sys, and LLVM's coverage pass is switched on by flags that
 //! stable rustc has. The seeds in `fuzz/corpus/TARGET` are committed; what the fuzzer finds goes to `build/fuzz/TARGET`,
-//! inputs that crash to `fuzz/artifacts/TARGET`.
+//! inputs that crash to `fuzz/artifacts/TARGET`. With `--coverage` each target is built once more, and tells which lines of
+//! which files its corpus reaches ([`partita_system_tests::coverage`]); all of it is left in `build/fuzz/coverage.txt`.
 
 use std::{
     env, fs, io,
@@ -11,7 +12,10 @@ use std::{
     process::{Command, ExitCode, Stdio},
 };
 
-use partita_system_tests::check::counts::Counts;
+use partita_system_tests::{
+    check::counts::Counts,
+    coverage::{self, Tools},
+};
 
 const COVERAGE: &[&str] = &[
     "--cfg=fuzzing",
@@ -26,6 +30,7 @@ const COVERAGE: &[&str] = &[
 fn main() -> ExitCode {
     let mut seconds = 60_u32;
     let mut wanted = Vec::new();
+    let mut coverage = false;
     let mut arguments = env::args().skip(1);
     while let Some(argument) = arguments.next() {
         if argument == "--seconds" {
@@ -34,11 +39,13 @@ fn main() -> ExitCode {
                 return ExitCode::FAILURE;
             };
             seconds = value;
+        } else if argument == "--coverage" {
+            coverage = true;
         } else {
             wanted.push(argument);
         }
     }
-    match run(seconds, &wanted) {
+    match run(seconds, &wanted, coverage) {
         Ok(counts) => {
             println!("{counts}");
             if counts.failed == 0 && counts.passed > 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -50,7 +57,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(seconds: u32, wanted: &[String]) -> io::Result<Counts> {
+fn run(seconds: u32, wanted: &[String], coverage: bool) -> io::Result<Counts> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = here.ancestors().nth(2).unwrap_or(here);
     let targets = targets(&root.join("fuzz/fuzz_targets"))?;
@@ -61,22 +68,61 @@ fn run(seconds: u32, wanted: &[String]) -> io::Result<Counts> {
         )));
     }
     let triple = host_triple()?;
-    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    // --target keeps the flags away from build scripts and procedural macros.
-    let built = Command::new(cargo)
-        .current_dir(root.join("fuzz"))
-        .args(["build", "-q", "--release", "--bins", "--target", &triple, "--target-dir", "target"])
-        .env("CARGO_ENCODED_RUSTFLAGS", COVERAGE.join("\u{1f}"))
-        .status()?;
-    if !built.success() {
-        return Err(io::Error::other("the fuzz targets do not build (libFuzzer needs g++)"));
-    }
+    build(root, &triple, "target", COVERAGE)?;
+    let tools = match coverage.then(|| Tools::find(&triple)) {
+        None => None,
+        Some(Some(tools)) => {
+            build(root, &triple, "target/coverage", coverage::FLAGS)?;
+            Some(tools)
+        }
+        Some(None) => {
+            println!("no lines are counted: rustup's component llvm-tools is not there");
+            None
+        }
+    };
+    let mut told = String::new();
     let mut total = Counts::default();
     for target in targets.iter().filter(|name| wanted.is_empty() || wanted.contains(name)) {
         let program = root.join("fuzz/target").join(&triple).join("release").join(target);
         total = total + Counts::one(fuzz(root, &program, target, seconds)?);
+        let Some(tools) = &tools else { continue };
+        let program = root.join("fuzz/target/coverage").join(&triple).join("release").join(target);
+        match tools.measure(root, &program, &corpora(root, target)) {
+            Ok(coverage) => {
+                println!("{coverage}");
+                told += &format!("{target}:\n{coverage}\n");
+            }
+            // An input that crashes has been told of already.
+            Err(error) => println!("    no lines are counted: {error}"),
+        }
+    }
+    if !told.is_empty() {
+        fs::write(root.join("build/fuzz/coverage.txt"), told)?;
     }
     Ok(total)
+}
+
+fn build(root: &Path, triple: &str, dir: &str, flags: &[&str]) -> io::Result<()> {
+    let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    // --target keeps the flags away from build scripts and procedural macros.
+    let built = Command::new(cargo)
+        .current_dir(root.join("fuzz"))
+        .args(["build", "-q", "--release", "--bins", "--target", triple, "--target-dir", dir])
+        .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"))
+        .status()?;
+    match built.success() {
+        true => Ok(()),
+        false => Err(io::Error::other("the fuzz targets do not build (libFuzzer needs g++)")),
+    }
+}
+
+/// Where inputs of a target are: found ones, and the seeds if it has some.
+fn corpora(root: &Path, target: &str) -> Vec<PathBuf> {
+    let seeds = root.join("fuzz/corpus").join(target);
+    [Some(root.join("build/fuzz").join(target)), seeds.is_dir().then_some(seeds)]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 /// True if the target ran for its time and found nothing.
@@ -93,14 +139,10 @@ fn fuzz(root: &Path, program: &Path, target: &str, seconds: u32) -> io::Result<b
     command
         .current_dir(root)
         .arg(format!("-max_total_time={seconds}"))
-        .args(["-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1"])
+        .args(["-timeout=30", "-rss_limit_mb=2048", "-print_final_stats=1"])
         .arg(format!("-artifact_prefix={}/", artifacts.display()))
-        .arg(&found)
+        .args(corpora(root, target))
         .stdin(Stdio::null());
-    let seeds = root.join("fuzz/corpus").join(target);
-    if seeds.is_dir() {
-        command.arg(seeds);
-    }
     let output = command.output()?;
     let said = String::from_utf8_lossy(&output.stderr);
     let stat = |name: &str| {
@@ -117,7 +159,13 @@ fn fuzz(root: &Path, program: &Path, target: &str, seconds: u32) -> io::Result<b
         words.next()?.parse::<u64>().ok()
     });
     if output.status.success() && runs > 0 && coverage.is_some_and(|edges| edges > 1) {
-        println!("{target}: {runs} runs, {} edges, {new} new inputs", coverage.unwrap_or(0));
+        // "INFO: Loaded 1 modules   (1234 inline 8-bit counters): ..."
+        let edges = said.lines().find(|line| line.contains("inline 8-bit counters")).and_then(|line| {
+            let (_, rest) = line.split_once('(')?;
+            rest.split_whitespace().next()?.parse::<u64>().ok()
+        });
+        let (seen, all) = (coverage.unwrap_or(0), edges.unwrap_or(0));
+        println!("{target}: {runs} runs, {seen} of {all} edges, {new} new inputs");
         return Ok(true);
     }
     let lines: Vec<&str> = said.lines().collect();

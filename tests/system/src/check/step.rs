@@ -3,7 +3,7 @@
 
 use std::{
     fs::File,
-    io::{self, Read, Seek},
+    io::{self, Read, Seek, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
@@ -15,6 +15,9 @@ use super::counts::Counts;
 
 /// How many of the last lines of a failed step are shown.
 const TAIL: usize = 60;
+
+/// How many lines after a sign of failure are shown with it.
+const AFTER: usize = 2;
 
 /// Signs of failure: lines with one of them are shown, too.
 const SIGNS: &[&str] = &["... FAILED", " panicked at ", "error: ", "error[", "minimal failing input"];
@@ -67,25 +70,15 @@ impl Step {
             Counting::Printed => Counts::of_suite(&printed, problem.is_none()),
             Counting::Whole => Counts::one(problem.is_none()),
         };
-        println!("{}: {counts} ({:.0} s)", self.name, begin.elapsed().as_secs_f32());
+        // Steps may run beside each other: what one has to say stays together.
+        let mut out = io::stdout().lock();
+        writeln!(out, "{}: {counts} ({:.0} s)", self.name, begin.elapsed().as_secs_f32())?;
         if problem.is_some() || counts.failed > 0 {
-            let lines: Vec<&str> = printed.lines().collect();
-            let end = lines.len().saturating_sub(TAIL);
-            // What went wrong may be far from the end: many suites in one step.
-            for line in
-                lines[..end].iter().filter(|line| SIGNS.iter().any(|sign| line.contains(sign))).take(TAIL / 2)
-            {
-                println!("    {line}");
+            for line in telling(&printed) {
+                writeln!(out, "    {line}")?;
             }
-            for line in &lines[end..] {
-                println!("    {line}");
-            }
-            println!(
-                "{}: FAILED, {}; all of it is in {}",
-                self.name,
-                problem.unwrap_or_default(),
-                path.display()
-            );
+            let problem = problem.unwrap_or_default();
+            writeln!(out, "{}: FAILED, {problem}; all of it is in {}", self.name, path.display())?;
         }
         Ok(counts)
     }
@@ -95,6 +88,26 @@ impl Step {
             self.name.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).collect();
         logs.join(format!("{name}.log"))
     }
+}
+
+/// The lines of a failed step that say what went wrong: those with a sign of it, each with the lines after it (a panic's
+/// message is on the next one), which may be far from the end, and then the end.
+fn telling(printed: &str) -> Vec<&str> {
+    let lines: Vec<&str> = printed.lines().collect();
+    let (early, end) = lines.split_at(lines.len().saturating_sub(TAIL));
+    let mut chosen = Vec::new();
+    let mut after = 0;
+    for line in early {
+        if SIGNS.iter().any(|sign| line.contains(sign)) {
+            after = AFTER + 1;
+        }
+        if after > 0 && chosen.len() < TAIL {
+            chosen.push(*line);
+            after -= 1;
+        }
+    }
+    chosen.extend(end);
+    chosen
 }
 
 /// `None`: the limit was reached, and the program and all that it started were killed.
@@ -127,6 +140,15 @@ mod tests {
     }
 
     const LONG: Duration = Duration::from_secs(60);
+
+    #[test]
+    fn a_failure_far_from_the_end_is_shown_with_its_message() {
+        let mut text = String::from("fine\nthread 'x' panicked at a.rs:1:2:\nthe reason\nmore\nnoise\n");
+        text.extend((0..TAIL).map(|n| format!("{n}\n")));
+        let lines = telling(&text);
+        assert_eq!(&lines[..4], ["thread 'x' panicked at a.rs:1:2:", "the reason", "more", "0"]);
+        assert_eq!(lines.len(), 3 + TAIL);
+    }
 
     #[test]
     fn counts_come_from_the_output_or_the_exit_status() {

@@ -18,7 +18,7 @@ use partita_virtio::vsock::{HEADER, Header, RX, TX, feature, kind, op};
 use zerocopy::{FromBytes, IntoBytes};
 
 use super::inflight::InflightPages;
-use super::{Broker, REPLY_MRS, Refusal, Report, Rules, Tables, Violation};
+use super::{Broker, Connections, REPLY_MRS, Refusal, Report, Rules, Tables, Violation};
 
 /// What was reported.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +108,12 @@ fn leak<T>(value: T) -> &'static mut T {
     Box::leak(Box::new(value))
 }
 
+/// Too big to be built on a test's stack, and zeroes.
+fn connections() -> &'static mut Connections {
+    // SAFETY: an empty table is zeroes, which the test `an_empty_table_is_zeroes` holds.
+    unsafe { Box::leak(Box::<Connections>::new_zeroed()).assume_init_mut() }
+}
+
 /// Too big to be built on a test's stack.
 fn tables() -> &'static mut Tables {
     let tables = Box::leak(Box::<Tables>::new_uninit());
@@ -137,7 +143,8 @@ impl World {
         let (pages, stats) = (&*leak(InflightPages::new()), &*leak(IvcStats::new()));
         let rings = ring();
         let status: Vec<_> = (0..cells).map(|_| status_page()).collect();
-        let mut broker = Broker::new(tables(), pages, stats, rules.clone(), Notes::default(), SECOND);
+        let mut broker =
+            Broker::new(tables(), connections(), pages, stats, rules.clone(), Notes::default(), SECOND);
         broker.manage_over(Duplex::new(rings[0].0, rings[0].1));
         let mut guests = Vec::new();
         for (cell, status) in status.iter().enumerate() {
@@ -203,8 +210,15 @@ impl World {
 
     /// The broker dies and starts again; the VMMs notice and hand it their queues.
     pub fn restart_broker(&mut self) {
-        let mut broker =
-            Broker::new(tables(), self.pages, self.stats, self.rules.clone(), Notes::default(), SECOND);
+        let mut broker = Broker::new(
+            tables(),
+            connections(),
+            self.pages,
+            self.stats,
+            self.rules.clone(),
+            Notes::default(),
+            SECOND,
+        );
         broker.manage_over(Duplex::new(self.rings[0].0, self.rings[0].1));
         for guest in &self.guests {
             broker.add_client(guest.cell, guest.cid as u32, guest.ram.ram(), self.status[guest.cell]);
@@ -260,7 +274,7 @@ impl World {
 
     /// No entry, stream, chain or buffer is held for anybody.
     pub fn assert_empty(&self) {
-        assert_eq!(self.broker.tables.connections.used(), 0);
+        assert_eq!(self.broker.connections.used(), 0);
         assert!(self.broker.tables.streams.list.iter().all(Option::is_none));
         for client in self.broker.tables.clients.iter().flatten() {
             assert!(client.waiting.is_empty() && client.strays.is_empty());

@@ -104,7 +104,7 @@ proptest! {
                 Act::Wait => world.now += SECOND / 4,
             }
             world.run();
-            prop_assert!(world.broker.tables.connections.used() < 600);
+            prop_assert!(world.broker.connections.used() < 600);
         }
         // Let everything arrive.
         for _ in 0..200 {

@@ -1,0 +1,231 @@
+//! The machine's memory from outside, by QEMU's gdb server: to do to a system what nobody in it can do.
+//!
+//! Production code has no hook for what these tests need (a service that spins, a bit that flips), and none is wanted. The
+//! image's report says which physical page is which part of which PD; the gdb server reads and writes those while the
+//! machine stands still. The protocol is gdb's remote serial protocol, packets `m`, `M`, `c`, with QEMU's
+//! `Qqemu.PhyMemMode`.
+
+use std::{
+    fmt::Write as _,
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use partita::{
+    fail,
+    failure::{Failure, Result},
+};
+
+/// Bytes of a page.
+pub const PAGE: u64 = 4096;
+/// Where Microkit's PDs begin.
+const IMAGE: u64 = 0x20_0000;
+/// `svc #0`.
+const SVC: u32 = 0xd400_0001;
+/// `b .`
+const SPIN: u32 = 0x1400_0000;
+
+/// QEMU's arguments for a server at `socket`.
+pub fn arguments(socket: &Path) -> [String; 2] {
+    ["-gdb".to_owned(), format!("unix:{},server=on,wait=off", socket.display())]
+}
+
+/// A place for the socket: its name must be short.
+pub fn socket(name: &str) -> PathBuf {
+    std::env::temp_dir().join(format!("partita-{}-{name}.gdb", std::process::id()))
+}
+
+/// A connection. The machine runs except while something is done to it.
+pub struct Memory {
+    stream: UnixStream,
+}
+
+impl Memory {
+    /// Connects. The socket's file is removed: one connection is all.
+    ///
+    /// # Errors
+    /// There is no QEMU at `socket`, or it is too old.
+    pub fn connect(socket: &Path) -> Result<Self> {
+        let stream =
+            UnixStream::connect(socket).map_err(|error| Failure::file("connect to", socket, &error))?;
+        let _ = std::fs::remove_file(socket);
+        let limit = stream.set_read_timeout(Some(Duration::from_secs(60)));
+        limit.map_err(|error| Failure::file("use", socket, &error))?;
+        let mut memory = Self { stream };
+        // A connection stops the machine.
+        memory.ask("?")?;
+        if memory.ask("Qqemu.PhyMemMode:1")? != "OK" {
+            fail!("QEMU's gdb server knows no physical addresses");
+        }
+        memory.send("c")?;
+        Ok(memory)
+    }
+
+    /// Does something while the machine stands still.
+    ///
+    /// # Errors
+    /// Its, and those of the connection.
+    pub fn still<T>(&mut self, what: impl FnOnce(&mut Still<'_>) -> Result<T>) -> Result<T> {
+        let stopped = self.stream.write_all(&[3]).map_err(|error| lost(&error)).and_then(|()| self.answer());
+        stopped?;
+        let result = what(&mut Still(self));
+        self.send("c")?;
+        result
+    }
+
+    fn send(&mut self, packet: &str) -> Result {
+        let sum = packet.bytes().fold(0u8, |sum, byte| sum.wrapping_add(byte));
+        let sent = self.stream.write_all(format!("${packet}#{sum:02x}").as_bytes());
+        sent.map_err(|error| lost(&error))
+    }
+
+    fn ask(&mut self, packet: &str) -> Result<String> {
+        self.send(packet)?;
+        self.answer()
+    }
+
+    /// The next packet, without what frames it.
+    fn answer(&mut self) -> Result<String> {
+        let mut byte = [0];
+        let mut packet = Vec::new();
+        let mut inside = false;
+        loop {
+            self.stream.read_exact(&mut byte).map_err(|error| lost(&error))?;
+            match (inside, byte[0]) {
+                (false, b'$') => inside = true,
+                (true, b'#') => break,
+                (true, other) => packet.push(other),
+                (false, _) => {} // acknowledgements
+            }
+        }
+        let mut sum = [0; 2];
+        let end = self.stream.read_exact(&mut sum).and_then(|()| self.stream.write_all(b"+"));
+        end.map_err(|error| lost(&error))?;
+        Ok(String::from_utf8_lossy(&packet).into_owned())
+    }
+}
+
+fn lost(error: &std::io::Error) -> Failure {
+    Failure::new(format!("QEMU's gdb server does not answer: {error}"))
+}
+
+/// The machine while it stands still.
+pub struct Still<'a>(&'a mut Memory);
+
+impl Still<'_> {
+    /// Reads physical memory.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn read(&mut self, paddr: u64, bytes: usize) -> Result<Vec<u8>> {
+        let answer = self.0.ask(&format!("m{paddr:x},{bytes:x}"))?;
+        let read: Option<Vec<u8>> = answer
+            .as_bytes()
+            .chunks(2)
+            .map(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok())
+            .collect();
+        match read {
+            Some(read) if read.len() == bytes => Ok(read),
+            _ => fail!("QEMU does not read {bytes} bytes at {paddr:#x}: {answer}"),
+        }
+    }
+
+    /// Writes physical memory.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn write(&mut self, paddr: u64, bytes: &[u8]) -> Result {
+        let mut packet = format!("M{paddr:x},{:x}:", bytes.len());
+        for byte in bytes {
+            let _ = write!(packet, "{byte:02x}");
+        }
+        match self.0.ask(&packet)?.as_str() {
+            "OK" => Ok(()),
+            other => fail!("QEMU does not write at {paddr:#x}: {other}"),
+        }
+    }
+
+    /// Flips a bit.
+    ///
+    /// # Errors
+    /// There is no memory.
+    pub fn flip(&mut self, paddr: u64, bit: u8) -> Result {
+        let byte = self.read(paddr, 1)?[0];
+        self.write(paddr, &[byte ^ 1 << (bit % 8)])
+    }
+}
+
+/// Physical pages of an object of the image, in order: `mr_inflight.disk0`, `elf_timer`. `report` is the text of report.txt.
+pub fn frames(report: &str, object: &str) -> Vec<u64> {
+    let mut frames: Vec<(u32, u64)> = report
+        .lines()
+        .filter_map(|line| {
+            let rest = line.split_once(&format!("'frame_{object}_"))?.1;
+            let (index, rest) = rest.split_once('\'')?;
+            let paddr = rest.split_once("@ 0x")?.1.trim();
+            Some((index.parse().ok()?, u64::from_str_radix(paddr, 16).ok()?))
+        })
+        .collect();
+    frames.sort_unstable();
+    frames.into_iter().map(|(_, paddr)| paddr).collect()
+}
+
+/// A PD that spins from its next system call of a kind on; see [`Spin::at_rest`].
+#[derive(Debug)]
+pub struct Spin {
+    paddr: u64,
+    before: [u8; 4],
+}
+
+impl Spin {
+    /// Lets the PD `pd` spin when it comes to the instruction behind its receive. `pc` is where it was seen to rest.
+    ///
+    /// # Errors
+    /// There is no system call at `pc`, or the report knows no such PD.
+    pub fn at_rest(memory: &mut Memory, report: &str, pd: &str, pc: u64) -> Result<Self> {
+        let frames = frames(report, &format!("elf_{pd}"));
+        memory.still(|machine| {
+            // The program counter of a receiving thread is that of its system call or of the instruction behind.
+            let page = pc.checked_sub(IMAGE).map(|offset| (offset / PAGE) as usize);
+            let Some(frame) = page.and_then(|page| frames.get(page)) else {
+                fail!("report.txt has no page of {pd} for {pc:#x}");
+            };
+            let at = frame + pc % PAGE;
+            let word = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
+            let around = machine.read(at - 4, 8)?;
+            let (behind, here) = (word(&around[..4]), word(&around[4..]));
+            let (paddr, before) = match (behind, here) {
+                (_, SVC) | (SVC, _) => (at, [around[4], around[5], around[6], around[7]]),
+                _ => fail!("{pd} was not at rest at {pc:#x}: there is {here:#x} behind {behind:#x}"),
+            };
+            machine.write(paddr, &SPIN.to_le_bytes())?;
+            Ok(Self { paddr, before })
+        })
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// Those of the connection.
+    pub fn end(self, memory: &mut Memory) -> Result {
+        memory.still(|machine| machine.write(self.paddr, &self.before))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_are_found_in_the_report() {
+        let report = "# Kernel Objects Details: ID, Type, Name, Physical Address\n\
+            \t649 - Page(4 KiB): 'frame_elf_blk_disk0_000000001' @ 0x000070174000\n\
+            \t648 - Page(4 KiB): 'frame_elf_blk_disk0_000000000' @ 0x000070173000\n\
+            \t528 - Page(4 KiB): 'frame_mr_inflight.disk0_000000000' @ 0x000060eed000\n";
+        assert_eq!(frames(report, "elf_blk_disk0"), [0x7017_3000, 0x7017_4000]);
+        assert_eq!(frames(report, "mr_inflight.disk0"), [0x60ee_d000]);
+        assert!(frames(report, "elf_blk").is_empty());
+    }
+}

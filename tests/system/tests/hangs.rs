@@ -1,0 +1,72 @@
+//! Services that spin: who is hung is found, started again, and nobody loses anything.
+
+use std::{fs, time::Duration};
+
+use partita::{fail, failure::Result};
+use partita_system_tests::{
+    fixture::{self, SOON, System},
+    memory::{self, Memory, Spin},
+};
+
+/// Time enough for five unanswered pings and a restart.
+const NOTICED: Duration = Duration::from_secs(90);
+
+/// Runs a Debian guest whose memory can be written from outside.
+fn with_memory(name: &str, test: impl FnOnce(&mut System, &mut Memory, &str) -> Result) {
+    let run = || -> Result {
+        let socket = memory::socket(name);
+        let arguments = memory::arguments(&socket);
+        let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+        let mut system = System::start(name, None, &arguments)?;
+        let report = fs::read_to_string(fixture::one_guest()?.out().join("report.txt")).unwrap_or_default();
+        system.shell()?;
+        let mut memory = Memory::connect(&socket)?;
+        test(&mut system, &mut memory, &report)
+    };
+    run().unwrap_or_else(|failure| panic!("{name}: {failure}"));
+}
+
+fn order(system: &mut System, command: &str, expected: &str, within: Duration) -> Result<String> {
+    system.session.send("\x1d0")?;
+    system.session.expect("[console] management shell", SOON)?;
+    system.session.send(&format!("{command}\r"))?;
+    system.session.expect(expected, within)
+}
+
+fn back(system: &mut System) -> Result {
+    system.session.send("\x1d1")?;
+    system.session.expect("[console] guest 1: debian1", SOON).map(drop)
+}
+
+/// Where the PD rests: the shell's `kill` says it.
+fn resting_place(system: &mut System, pd: &str) -> Result<u64> {
+    order(system, &format!("kill {pd} 1 1000"), &format!("{pd} restarted: killed at 0x"), SOON)?;
+    let line = system.session.expect("away for", SOON)?;
+    let digits: String = line.chars().take_while(char::is_ascii_hexdigit).collect();
+    match u64::from_str_radix(&digits, 16) {
+        Ok(pc) => Ok(pc),
+        Err(_) => fail!("the log does not say where {pd} was killed: {line}"),
+    }
+}
+
+/// The driver spins in the middle of the guest's I/O. It is started again, and once it works again all is done.
+#[test]
+fn a_disk_driver_that_spins_is_started_again() {
+    with_memory("spin-blk", |system, memory, report| {
+        let pc = resting_place(system, "blk_disk0")?;
+        back(system)?;
+        system.session.shell_ok("dd if=/dev/urandom of=/root/r bs=1M count=4 conv=fsync status=none; sha256sum /root/r > /root/r.sum; sync", SOON)?;
+        let spin = Spin::at_rest(memory, report, "blk_disk0", pc)?;
+        system
+            .session
+            .send("echo 3 > /proc/sys/vm/drop_caches; sha256sum -c /root/r.sum && echo sum$((1+1))\n")?;
+        system.session.expect("blk_disk0 restarted: it hung, 5 pings unanswered; restart 2", NOTICED)?;
+        spin.end(memory)?;
+        system.session.expect("sum2", SOON)?;
+        system.session.shell_ok("! dmesg | grep -E 'I/O error|EXT4-fs error|is not a head'", SOON)?;
+        system.session.send("poweroff\n")?;
+        // A PD has hung, which is said.
+        system.session.expect("[supervisor] power off: FAILED: 0 cells crashed, 1 PDs faulted", SOON)?;
+        system.session.wait(SOON)
+    });
+}
