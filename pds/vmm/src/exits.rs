@@ -365,20 +365,15 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
         }
         // Reading the stored register costs as much as a signal, so it is not read where one value is possible: a device
         // with one queue, an acknowledgement of the one interrupt bit that is set.
-        let known = match (offset, self.devices.get(device)) {
-            (reg::QUEUE_NOTIFY, Some(Slot::Ready(remote))) if remote.queues == 1 => Some(0),
-            (reg::INTERRUPT_ACK, Some(Slot::Ready(remote))) => {
-                Some(remote.interrupt_status()).filter(|bits| bits.count_ones() == 1).map(u64::from)
-            }
-            _ => None,
+        let known = match self.devices.get(device) {
+            Some(Slot::Ready(remote)) => remote.only_value(offset),
+            _ => return self.resume_with(vcpu, &after), // no such device: reads as zero, writes are lost
         };
         let value = match known {
             Some(value) => value,
             None => self.operand(vcpu, &access),
         };
-        let Some(Slot::Ready(remote)) = self.devices.get_mut(device) else {
-            return self.resume_with(vcpu, &after); // its backend has no such device: reads as zero, writes are lost
-        };
+        let Some(Slot::Ready(remote)) = self.devices.get_mut(device) else { return };
         match remote.transport.write(offset, access.width.bytes() as u8, value) {
             Action::Notify(_) => {
                 let channel = remote.channel();
