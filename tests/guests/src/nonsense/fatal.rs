@@ -41,7 +41,7 @@ pub const MAYBE: Subject = Subject {
             refused!("mov x0, #0x0a000000", "add x0, x0, #0x74", "str xzr, [x0]") != 1
         }),
         ("a store to the page of a device that there is not", || {
-            write(BASE + 0x2000, 1);
+            write(BASE + 0x3000, 1);
             true
         }),
         ("PSCI SYSTEM_RESET", || smc([0x8400_0009, 0, 0, 0]) != 0),
