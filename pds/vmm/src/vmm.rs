@@ -120,7 +120,7 @@ pub struct Vmm<'a, M, P> {
     pub(crate) vcpus: Vec<Vcpu, MAX_VCPUS>,
     pub(crate) devices: Vec<Slot<'a, P>, MAX_DEVICES>,
     pub(crate) terminal: Terminal<'a, P>,
-    pub(crate) links: Option<Links<'a>>,
+    pub(crate) links: Option<Links<'a, P>>,
     pub(crate) stats: &'a VmmStats,
     pub(crate) alive: &'a Alive,
     pub(crate) phase: Phase,
@@ -170,7 +170,7 @@ pub struct Parts<'a, M, P> {
     /// Interrupts of its passed-through devices.
     pub lines: Lines,
     /// Its shared-memory links.
-    pub links: Option<Links<'a>>,
+    pub links: Option<Links<'a, P>>,
     /// Link to the timer PD.
     pub timer: TimerLink<'a>,
     /// Link to the supervisor.
@@ -256,8 +256,8 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         }
         match self.phase {
             // A paused vCPU's fault is dealt with as any other, so that no event is lost; it just does not go on.
-            Phase::Running | Phase::Paused if self.is(vcpu, Vcpu::Running) => self.exit(vcpu, label, words),
-            Phase::Preparing(done) if self.is(vcpu, Vcpu::Running) => {
+            Phase::Running | Phase::Paused if self.is_running(vcpu) => self.exit(vcpu, label, words),
+            Phase::Preparing(done) if self.is_running(vcpu) => {
                 self.preparation_exit(done, vcpu, label, words)
             }
             _ => {} // a fault from before it was stopped: stays unanswered
@@ -330,7 +330,7 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
 
     /// Decides how to wait.
     fn next(&mut self) -> Next {
-        let runs = self.vcpus.contains(&Vcpu::Running);
+        let runs = self.some_run();
         self.busy.leave(self.machine.counter(), runs && self.phase != Phase::Paused);
         if !runs {
             self.release(); // nobody is left who could wake them
@@ -339,12 +339,12 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
             self.defer_notify(channel::CONSOLE);
         }
         match self.replying.filter(|_| self.phase != Phase::Paused) {
-            Some(vcpu) if self.is(vcpu, Vcpu::Running) => {
+            Some(vcpu) if self.is_running(vcpu) => {
                 self.notify_now();
                 self.replying = None;
                 Next::Reply
             }
-            Some(vcpu) if self.is(vcpu, Vcpu::Asleep) && !self.vcpus.contains(&Vcpu::Running) => {
+            Some(vcpu) if self.is_asleep(vcpu) && !self.some_run() => {
                 self.notify_now();
                 Next::Wait
             }
@@ -383,6 +383,22 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         self.vcpus.get(vcpu) == Some(&state)
     }
 
+    /// [`Vmm::is`] for what is asked with each event.
+    #[inline]
+    fn is_running(&self, vcpu: usize) -> bool {
+        matches!(self.vcpus.get(vcpu), Some(Vcpu::Running))
+    }
+
+    #[inline]
+    fn is_asleep(&self, vcpu: usize) -> bool {
+        matches!(self.vcpus.get(vcpu), Some(Vcpu::Asleep))
+    }
+
+    #[inline]
+    fn some_run(&self) -> bool {
+        self.vcpus.iter().any(|state| matches!(state, Vcpu::Running))
+    }
+
     pub(crate) fn set_vcpu(&mut self, vcpu: usize, state: Vcpu) {
         if let Some(place) = self.vcpus.get_mut(vcpu) {
             *place = state;
@@ -409,7 +425,7 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
     /// Wakes each vCPU whose timer is due, and arms the timer for the others.
     pub(crate) fn wake_due(&mut self) {
         for vcpu in 0..self.vcpus.len() {
-            if self.is(vcpu, Vcpu::Asleep) && !self.may_sleep(vcpu) {
+            if self.is_asleep(vcpu) && !self.may_sleep(vcpu) {
                 self.wake(vcpu);
             }
         }
@@ -419,7 +435,7 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
     /// that a sibling that holds a lock has got somewhere, or that time has passed.
     pub(crate) fn release(&mut self) {
         for vcpu in 0..self.vcpus.len() {
-            if self.is(vcpu, Vcpu::Yielded) {
+            if matches!(self.vcpus.get(vcpu), Some(Vcpu::Yielded)) {
                 self.wake(vcpu);
             }
         }
@@ -445,7 +461,7 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
                 self.stats.count(Counter::Injections);
                 any = true;
             }
-            if any && self.is(vcpu, Vcpu::Asleep) {
+            if any && self.is_asleep(vcpu) {
                 self.wake(vcpu);
             }
         }
