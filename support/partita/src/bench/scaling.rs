@@ -13,10 +13,9 @@ use std::{fmt, fmt::Write as _, path::Path};
 use serde_json::{Value, json};
 
 use super::{
-    MEMORY, Scratch, counting, guest,
-    job::{self, Job},
+    MEMORY, Scratch, guest,
+    job::{self, Choice, Job},
     marks::{Cost, Marks},
-    measure,
 };
 use crate::{build, context::Context, failure::Result, qemu::Machine};
 pub use crowd::Crowd;
@@ -90,6 +89,8 @@ pub struct Point {
 /// All figures.
 #[derive(Clone, Debug)]
 pub struct Scaling {
+    /// `sel4` or `embedded`.
+    pub kernel: &'static str,
     points: Vec<Point>,
     crowds: Vec<Crowd>,
 }
@@ -99,8 +100,8 @@ impl Scaling {
     ///
     /// # Errors
     /// As [`super::run`].
-    pub fn measure(context: &Context, plugin: &Path, rounds: u32) -> Result<Self> {
-        let lab = Lab { context, plugin };
+    pub fn measure(context: &Context, choice: &Choice, plugin: &Path) -> Result<Self> {
+        let (lab, rounds) = (Lab { context, choice, plugin }, choice.rounds);
         let mut points = Vec::new();
         let alone: Vec<&'static Job> = DEPTHS.iter().chain(SIZES).chain(AREAS).collect();
         let marks = lab.one_guest("scaling-alone", "", &alone, rounds)?;
@@ -127,7 +128,8 @@ impl Scaling {
                 crowds.push(lab.crowd(*guests, name, fio)?);
             }
         }
-        Ok(Self { points, crowds })
+        let kernel = if context.options.microkit_sdk.is_some() { "sel4" } else { "embedded" };
+        Ok(Self { kernel, points, crowds })
     }
 
     /// For `build/bench.json`.
@@ -170,6 +172,7 @@ impl fmt::Display for Scaling {
 /// Where it is measured.
 struct Lab<'a> {
     context: &'a Context,
+    choice: &'a Choice,
     plugin: &'a Path,
 }
 
@@ -180,7 +183,8 @@ impl Lab<'_> {
         let vcpus = if disk_keys.is_empty() { 1 } else { VCPUS };
         let cell = cell(self.context, 1, "", vcpus, job::CMDLINE, disk_keys);
         let (machine, counting, _disk) = self.machine(name, &[cell], &job::script_of(jobs, rounds))?;
-        measure(name, &mut machine.command(), &counting, &out.join(name), jobs, rounds as usize)
+        let (text, times) = super::measure(name, &mut machine.command(), &counting, &out.join(name))?;
+        Marks::parse(&text, &times, jobs, rounds as usize)
     }
 
     /// Builds a system of these cells on a copy of the disk with this script.
@@ -190,13 +194,13 @@ impl Lab<'_> {
             r#"{{ "controllers": [{{ "name": "disk0", "kind": "virtio-mmio", "slot": 0 }}], "cells": [{}] }}"#,
             cells.join(",\n")
         );
-        let description = super::described(self.context, &out.join(format!("{name}.json")), &text)?;
+        let description = super::described(self.context, &out, name, &text)?;
         let built = build::build(&description)?;
         let disk = Scratch::new(&out);
-        guest::prepare(&self.context.guest_dir().join("disk.img"), &disk.0, &out, script)?;
+        guest::prepare(&self.context.guest_dir().join("disk.img"), &disk.0, &out, [Some(script), None])?;
         let mut machine = Machine::new(&description, &built, None)?;
         machine.arguments.extend(super::drive(&disk.0, None, 0));
-        let counting = counting(self.plugin, &out.join(name)) + &super::programs(&built);
+        let counting = super::counting_pds(&built, self.choice, self.plugin, &out.join(name));
         Ok((machine, counting, disk))
     }
 }
@@ -228,7 +232,7 @@ mod tests {
     fn every_figure_is_in_the_table_and_in_the_json() {
         let cost = Cost { kernel: 1000.0, pd: 234.0, all: 5678.0, exits: 3.0, ..Cost::default() };
         let point = Point { series: "depth", name: "depth 8".into(), cost };
-        let scaling = Scaling { points: vec![point], crowds: vec![crowd::tests::example()] };
+        let scaling = Scaling { kernel: "sel4", points: vec![point], crowds: vec![crowd::tests::example()] };
         let text = scaling.to_string();
         assert!(text.contains("depth 8") && text.contains("1234") && text.contains("5678"), "{text}");
         let json = scaling.json();

@@ -16,6 +16,7 @@ pub mod queues;
 pub mod registers;
 pub mod requests;
 pub mod rings;
+pub mod sockets;
 pub mod storms;
 pub mod sysregs;
 
@@ -74,6 +75,9 @@ pub static CATALOGUE: &[Subject] = &[
     requests::KINDS,
     requests::SECTORS,
     requests::LENGTHS,
+    sockets::PACKETS,
+    sockets::CHAINS,
+    sockets::FLOODS,
     queues::SUBJECT,
     storms::SUBJECT,
     gic::DISTRIBUTOR,
