@@ -282,7 +282,7 @@ mod tests {
     use super::*;
 
     fn choice(rounds: u32) -> Choice {
-        Choice { job: Vec::new(), rounds, scaling: false, profile: None }
+        Choice { job: Vec::new(), rounds, scaling: None, profile: None }
     }
 
     #[test]

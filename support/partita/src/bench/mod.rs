@@ -80,7 +80,7 @@ pub fn run(context: &Context, choice: &Choice) -> Result {
         values.insert("kernel".into(), kernel.into());
         values.insert("between_guests".into(), flows.json());
     }
-    if choice.is_complete() || choice.scaling {
+    if choice.scaling.is_some() {
         let scaling = Scaling::measure(context, choice, &plugin)?;
         print!("{scaling}");
         values.insert("commit".into(), commit(context).into());

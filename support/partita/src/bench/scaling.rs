@@ -103,27 +103,27 @@ impl Scaling {
     pub fn measure(context: &Context, choice: &Choice, plugin: &Path) -> Result<Self> {
         let (lab, rounds) = (Lab { context, choice, plugin }, choice.rounds);
         let mut points = Vec::new();
-        let alone: Vec<&'static Job> = DEPTHS.iter().chain(SIZES).chain(AREAS).collect();
-        let marks = lab.one_guest("scaling-alone", "", &alone, rounds)?;
-        let series = DEPTHS
-            .iter()
-            .map(|_| "depth")
-            .chain(SIZES.iter().map(|_| "size"))
-            .chain(AREAS.iter().map(|_| "area"));
-        for ((job, series), cost) in alone.iter().zip(series).zip(marks.costs) {
-            points.push(Point { series, name: job.name.into(), cost });
+        if choice.scales("alone") {
+            let series = ["depth", "size", "area"].into_iter().zip([DEPTHS, SIZES, AREAS]);
+            let jobs: Vec<_> =
+                series.flat_map(|(series, jobs)| jobs.iter().map(move |job| (series, job))).collect();
+            let alone: Vec<&'static Job> = jobs.iter().map(|(_, job)| *job).collect();
+            let marks = lab.one_guest("scaling-alone", "", &alone, rounds)?;
+            for ((series, job), cost) in jobs.into_iter().zip(marks.costs) {
+                points.push(Point { series, name: job.name.into(), cost });
+            }
         }
-        let queues: Vec<&'static Job> = QUEUES.iter().collect();
-        for count in [1, VCPUS] {
+        for count in [1, VCPUS].into_iter().filter(|_| choice.scales("queues")) {
+            let jobs: Vec<&'static Job> = QUEUES.iter().collect();
             let keys = format!(r#", "queues": {count}"#);
-            let marks = lab.one_guest(&format!("scaling-queues-{count}"), &keys, &queues, rounds)?;
-            for (job, cost) in queues.iter().zip(marks.costs) {
+            let marks = lab.one_guest(&format!("scaling-queues-{count}"), &keys, &jobs, rounds)?;
+            for (job, cost) in jobs.iter().zip(marks.costs) {
                 let name = format!("{count} for {VCPUS} vCPUs, {} each", job.name);
                 points.push(Point { series: "queues", name, cost: cost.divided(VCPUS as f64) });
             }
         }
         let mut crowds = Vec::new();
-        for guests in GUESTS {
+        for guests in GUESTS.iter().filter(|_| choice.scales("guests")) {
             for (name, fio) in CROWD {
                 crowds.push(lab.crowd(*guests, name, fio)?);
             }
