@@ -45,8 +45,8 @@ const SIZES: &[Job] = &[
 ];
 /// Parts of the disk that the requests go to.
 const AREAS: &[Job] = &[
-    point("in 1 MiB", "--rw=randread --bs=4k --iodepth=1 --size=1m", 800),
-    point("in 16 MiB", "--rw=randread --bs=4k --iodepth=1 --size=16m", 800),
+    point("in 1 MiB", "--rw=randread --bs=4k --iodepth=1 --size=1m --io_size=64m", 800),
+    point("in 16 MiB", "--rw=randread --bs=4k --iodepth=1 --size=16m --io_size=64m", 800),
     point("in 256 MiB", "--rw=randread --bs=4k --iodepth=1 --size=256m", 800),
 ];
 /// One job on each of four vCPUs, so fio makes four times as many requests.
@@ -219,7 +219,7 @@ fn cell(context: &Context, n: usize, keys: &str, vcpus: u64, cmdline: &str, disk
         if keys.is_empty() { MEMORY } else { crowd::MEMORY },
         file("Image"),
         file("initrd.gz"),
-        cmdline.replace('"', "\\\""),
+        cmdline,
     );
     text
 }

@@ -22,8 +22,8 @@ const WARM: u64 = 100;
 /// From QEMU's start to the end of the window.
 const LIMIT: Duration = Duration::from_secs(1800);
 
-/// The script of all of them. `$1` is what they do; the first one also watches, `$2` being how many they are. No disk may be
-/// written: all guests have the same ones.
+/// The script of all of them. The first one also watches: its command line says how many they are. No disk may be written: all
+/// guests have the same ones.
 fn script(fio: &str) -> String {
     format!(
         r#"#!/bin/bash
@@ -35,17 +35,18 @@ read_on() {{
     exec fio --name=job --filename=/dev/vdb --readonly --direct=1 --ioengine=libaio --size=256m --randrepeat=1 \
         --norandommap --thread --gtod_reduce=1 --minimal --output=/dev/null --time_based --runtime=100000 {fio}
 }}
-[ $# = 1 ] || read_on
+guests=$(sed -n 's/.*bench.guests=\([0-9]*\).*/\1/p' /proc/cmdline)
+[ "$guests" ] || read_on
 answered() {{ # of every guest's second disk, in the order of the guests
     partitactl --json disks | grep -oE '"disk":1,[^}}]*"reads":[0-9]+' | grep -oE '[0-9]+$' | tr '\n' ' '
 }}
 warm() {{
     local all=0 reads
     for reads in $(answered); do [ $reads -lt {WARM} ] || all=$((all + 1)); done
-    [ $all = $1 ]
+    [ $all = $guests ]
 }}
 read_on &
-until warm $1; do sleep 0.1; done
+until warm; do sleep 0.1; done
 /root/mark
 from=$(answered)
 /root/mark
@@ -107,10 +108,10 @@ impl Lab<'_> {
         let cells: Vec<_> = (1..=guests)
             .map(|n| {
                 let (keys, argument) = match n {
-                    1 => (r#""cid": 3, "manager": true,"#, format!(" {guests}")),
+                    1 => (r#""cid": 3, "manager": true,"#, format!(" bench.guests={guests}")),
                     _ => (r#""manager": false,"#, String::new()),
                 };
-                let cmdline = format!("quiet root=/dev/vda ro partita.run=\"/root/bench.sh{argument}\"");
+                let cmdline = format!("quiet root=/dev/vda ro partita.run=/root/bench.sh{argument}");
                 cell(self.context, n, keys, 1, &cmdline, r#", "read_only": true"#)
             })
             .collect();
