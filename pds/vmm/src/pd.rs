@@ -67,7 +67,7 @@ fn init() -> Pd {
     let cell_link =
         unsafe { CellLink { wanted: page(vaddr::CELL_WANTED), actual: page(vaddr::CELL_ACTUAL) } };
     Pd(Vmm::new(Parts {
-        machine: Kernel,
+        machine: Kernel::default(),
         logger,
         ram,
         images: Images { kernel, initrd, dtb, plain: cell.boot == Boot::Binary },
@@ -149,7 +149,7 @@ fn links(config: &Config<'_>, cell: &Cell<'_>) -> Option<Links<'static>> {
     let tables = (0..list.len()).map(|link| unsafe { Registers::link(link) });
     // SAFETY: the host tool maps both pages of doorbells in the VMM of a cell with links.
     let pages = unsafe { (page(vaddr::DOORBELL_TX), page(vaddr::DOORBELL_RX)) };
-    Some(Links::new(list, tables, pages, Kernel.frequency()))
+    Some(Links::new(list, tables, pages, Kernel::default().frequency()))
 }
 
 /// The virtio-console, if the cell has one.
