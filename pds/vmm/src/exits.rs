@@ -1,6 +1,6 @@
 //! What each exit of the guest means.
 
-use partita_guest::exception;
+use partita_guest::exception::{self, Entry};
 use partita_guest::fault::{self, Access, SystemRegister, Trap};
 use partita_guest::psci::{self, Action as Psci};
 use partita_guest::registers;
@@ -38,6 +38,11 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
         match label {
             label::VM_FAULT => {
                 let [pc, ipa, _, esr] = words;
+                if fault::is_forbidden(esr as u32)
+                    && self.links.as_ref().is_some_and(|links| links.holds(ipa))
+                {
+                    return self.refuse_store(vcpu, esr as u32, ipa);
+                }
                 match fault::data_abort(esr as u32, ipa) {
                     Ok(access) => self.memory_access(vcpu, pc, esr, access),
                     Err(reason) => {
@@ -238,20 +243,38 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
 
     /// A system register that this machine does not have: the guest gets what a core without it would give.
     fn undefined(&mut self, vcpu: usize, esr: u32, register: SystemRegister) {
-        let mut words = [0; registers::SPSR + 1];
-        self.read_registers(vcpu, &mut words);
-        let [pc, sp, pstate] = words;
-        let vbar = self.machine.field(vcpu, Field::Vbar);
-        let entry = exception::undefined(pc, pstate, vbar, esr);
-        for (field, value) in [(Field::Elr, entry.elr), (Field::Spsr, entry.spsr), (Field::Esr, entry.esr)] {
-            self.machine.set_field(vcpu, field, value);
-        }
+        let pc = self.raise(vcpu, |pc, pstate, vbar| exception::undefined(pc, pstate, vbar, esr));
         let (op0, op1, n, m, op2) = register.name;
         let verb = if register.read { "read" } else { "write" };
         self.complain(format_args!(
             "guest {verb}s s{op0}_{op1}_c{n}_c{m}_{op2} at pc {pc:#x}: undefined instruction"
         ));
+    }
+
+    /// The output section of another peer, which only that may write: the guest gets what a bus would answer. Of all that
+    /// a guest is mapped, nothing else in a link is read-only.
+    fn refuse_store(&mut self, vcpu: usize, esr: u32, ipa: u64) {
+        self.stats.count(Counter::Other);
+        self.beat();
+        let pc = self.raise(vcpu, |pc, pstate, vbar| exception::external_abort(pc, pstate, vbar, esr));
+        self.complain(format_args!(
+            "guest stores to another peer's section of a link at ipa {ipa:#x}, pc {pc:#x}: external abort"
+        ));
+    }
+
+    /// Sends a vCPU into its exception vector: `entry` is made of its program counter, PSTATE and VBAR_EL1. Returns the
+    /// first.
+    fn raise(&mut self, vcpu: usize, entry: impl FnOnce(u64, u64, u64) -> Entry) -> u64 {
+        let mut words = [0; registers::SPSR + 1];
+        self.read_registers(vcpu, &mut words);
+        let [pc, sp, pstate] = words;
+        let vbar = self.machine.field(vcpu, Field::Vbar);
+        let entry = entry(pc, pstate, vbar);
+        for (field, value) in [(Field::Elr, entry.elr), (Field::Spsr, entry.spsr), (Field::Esr, entry.esr)] {
+            self.machine.set_field(vcpu, field, value);
+        }
         self.resume_with(vcpu, &[entry.pc, sp, entry.pstate]);
+        pc
     }
 
     fn memory_access(&mut self, vcpu: usize, pc: u64, esr: u64, access: Access) {

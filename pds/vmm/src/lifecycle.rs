@@ -46,6 +46,7 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
         self.phase = Phase::Running;
         if let Some(links) = &mut self.links {
             links.start();
+            self.machine.signal(channel::VMM_IVC);
         }
         self.switch_on(0, plan.kernel, plan.dtb);
         log_line!(
@@ -106,6 +107,7 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
         self.phase = Phase::Stopping(reason);
         if let Some(links) = &mut self.links {
             links.stop();
+            self.machine.signal(channel::VMM_IVC);
         }
         self.terminal.reset();
         self.talked = true;

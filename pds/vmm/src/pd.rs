@@ -132,7 +132,7 @@ fn backend(config: &Config<'_>, cell: &Cell<'_>, device: Device) -> Option<Backe
 }
 
 /// The cell's links, if it has any.
-fn links(config: &Config<'_>, cell: &Cell<'_>) -> Option<Links<'static>> {
+fn links(config: &Config<'_>, cell: &Cell<'_>) -> Option<Links<'static, Registers>> {
     let describe = |part: partita_config::CellLink<'_, '_>| Description {
         id: part.id().into(),
         peers: part.link.peers.len(),
@@ -149,7 +149,11 @@ fn links(config: &Config<'_>, cell: &Cell<'_>) -> Option<Links<'static>> {
     let tables = (0..list.len()).map(|link| unsafe { Registers::link(link) });
     // SAFETY: the host tool maps both pages of doorbells in the VMM of a cell with links.
     let pages = unsafe { (page(vaddr::DOORBELL_TX), page(vaddr::DOORBELL_RX)) };
-    Some(Links::new(list, tables, pages, Kernel::default().frequency()))
+    let mut kernel = Kernel::default();
+    let links = Links::new(list, tables, pages, kernel.frequency());
+    // A guest that ran under an earlier life of this VMM does so no more: the peers are to hear of it.
+    kernel.signal(channel::VMM_IVC);
+    Some(links)
 }
 
 /// The virtio-console, if the cell has one.

@@ -120,7 +120,7 @@ pub struct Vmm<'a, M, P> {
     pub(crate) vcpus: Vec<Vcpu, MAX_VCPUS>,
     pub(crate) devices: Vec<Slot<'a, P>, MAX_DEVICES>,
     pub(crate) terminal: Terminal<'a, P>,
-    pub(crate) links: Option<Links<'a>>,
+    pub(crate) links: Option<Links<'a, P>>,
     pub(crate) stats: &'a VmmStats,
     pub(crate) alive: &'a Alive,
     pub(crate) phase: Phase,
@@ -170,7 +170,7 @@ pub struct Parts<'a, M, P> {
     /// Interrupts of its passed-through devices.
     pub lines: Lines,
     /// Its shared-memory links.
-    pub links: Option<Links<'a>>,
+    pub links: Option<Links<'a, P>>,
     /// Link to the timer PD.
     pub timer: TimerLink<'a>,
     /// Link to the supervisor.
