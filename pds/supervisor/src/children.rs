@@ -85,6 +85,15 @@ impl Machine {
                 log_line!(self.logger, "{} stopped: {why}; it pauses before its restart", self.name(who));
                 self.arm();
             }
+            Sentence::Refuse => {
+                log_line!(
+                    self.logger,
+                    "{} is held: {why}, {LIMIT} deaths within {WINDOW} s; requests get errors until `restart {}`",
+                    self.name(who),
+                    self.name(who)
+                );
+                self.start_again(who, child);
+            }
             Sentence::Hold => log_line!(
                 self.logger,
                 "{} is held: {why}, {LIMIT} deaths within {WINDOW} s; `restart {}` starts it again",
@@ -95,6 +104,9 @@ impl Machine {
     }
 
     fn start_again(&mut self, who: Pd, child: ChildPd) {
+        if let (Some(orders), Some(id)) = (pages::orders(who), who.id()) {
+            orders.set_refuse(self.pds.state(id) == State::Refusing);
+        }
         if is_called(who) {
             for id in (0..CHILDREN).filter(|id| self.pds.is_alive(*id)) {
                 if let Some((Pd::Vmm(_), caller)) = Self::alive(id) {
@@ -244,7 +256,7 @@ impl Machine {
     }
 
     pub fn begin_kill(&mut self, id: usize, count: u32, every: u32, own: bool) -> Result<(), &'static str> {
-        if self.pds.state(id) == State::Held {
+        if matches!(self.pds.state(id), State::Held | State::Refusing) {
             return Err("is held");
         }
         let every = u64::from(every).saturating_mul(cntfrq()) / 1000;

@@ -192,6 +192,8 @@ pub mod vaddr {
     /// Signs of life of a PD ([`crate::alive::Alive`]): written by it, read by the supervisor at its `service_link` or
     /// `cell_link`.
     pub const HEALTH: usize = 0x1168_0000;
+    /// What the supervisor wants of blk ([`crate::alive::Orders`]): written by it at `service_link(s, ..)`, read by blk.
+    pub const ORDERS: usize = 0x116c_0000;
     /// In ivc: pages that survive its restart (chains of the guests that it holds), and nobody else maps.
     pub const IVC_INFLIGHT: usize = 0x1140_0000;
     /// Counters of `ivc` ([`crate::ivc_stats::IvcStats`]): written by it, read by the supervisor.

@@ -60,13 +60,13 @@ fn a_disk_driver_that_spins_is_started_again() {
         system
             .session
             .send("echo 3 > /proc/sys/vm/drop_caches; sha256sum -c /root/r.sum && echo sum$((1+1))\n")?;
-        system.session.expect("blk_disk0 restarted: it hung, 5 pings unanswered; restart 2", NOTICED)?;
+        system.session.expect("blk_disk0 restarted: it hung, 5 pings unanswered", NOTICED)?;
         spin.end(memory)?;
         system.session.expect("sum2", SOON)?;
         system.session.shell_ok("! dmesg | grep -E 'I/O error|EXT4-fs error|is not a head'", SOON)?;
         system.session.send("poweroff\n")?;
-        // A PD has hung, which is said.
-        system.session.expect("[supervisor] power off: FAILED: 0 cells crashed, 1 PDs faulted", SOON)?;
+        // A PD has hung, perhaps more than once, which is said.
+        system.session.expect("[supervisor] power off: FAILED: 0 cells crashed, ", SOON)?;
         system.session.wait(SOON)
     });
 }

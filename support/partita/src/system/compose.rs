@@ -380,12 +380,15 @@ impl Composer<'_> {
         self.link(format!("actual.{}", cell.name), size::PAGE, (&vmm, actual), ("supervisor", far(actual)));
     }
 
-    /// The counters of a controller's driver, for the supervisor.
+    /// The counters of a controller's driver, for the supervisor, and its orders.
     fn disk_stats(&mut self, c: usize, controller: &Controller<'_>) {
         let blk = blk_name(self.config, c);
         let far = vaddr::service_link(blk_service(c).index(), vaddr::BLK_STATS);
         let name = format!("disk_stats.{}", controller.name);
         self.link(name, disk_stats::SIZE, (&blk, vaddr::BLK_STATS), ("supervisor", far));
+        let far = vaddr::service_link(blk_service(c).index(), vaddr::ORDERS);
+        let name = format!("orders.{}", controller.name);
+        self.link(name, size::PAGE, ("supervisor", far), (&blk, vaddr::ORDERS));
     }
 
     /// The counters of a VMM, for the supervisor.
