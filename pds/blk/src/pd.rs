@@ -6,10 +6,11 @@
 //!
 //! The timer is asked for a tick when requests fly and none is asked for yet: once per tick, however many requests there are.
 
-use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::Ordering;
 
 use partita_blk_backend::{REPLY_MRS, TICKS, Tables};
+use partita_pd::Once;
+use partita_pd::memory::page;
 use partita_protocol::MAX_CELLS;
 use partita_protocol::backend::Status;
 use partita_protocol::layout::{channel, vaddr};
@@ -31,30 +32,9 @@ const TIMER: Channel = Channel::new(channel::TIMER);
 /// Message registers that a call may have.
 const CALL_MRS: usize = 6;
 
-/// Memory that is too big for the stack and is taken once.
-struct Static<T> {
-    value: UnsafeCell<T>,
-    taken: AtomicBool,
-}
-
-// SAFETY: the value is reached through `take` only, which hands it out once, and a PD has one thread.
-unsafe impl<T> Sync for Static<T> {}
-
-impl<T> Static<T> {
-    const fn new(value: T) -> Self {
-        Static { value: UnsafeCell::new(value), taken: AtomicBool::new(false) }
-    }
-
-    #[allow(clippy::mut_from_ref)] // Once.
-    fn take(&'static self) -> Option<&'static mut T> {
-        // SAFETY: the swap lets one caller through, ever, so this is the only reference.
-        (!self.taken.swap(true, Ordering::Relaxed)).then(|| unsafe { &mut *self.value.get() })
-    }
-}
-
-static LOGGER: Static<Option<Logger<'static>>> = Static::new(None);
-static TABLES: Static<Tables> = Static::new(Tables::new());
-static BACKEND: Static<Option<BlkBackend>> = Static::new(None);
+static LOGGER: Once<Option<Logger<'static>>> = Once::new(None);
+static TABLES: Once<Tables> = Once::new(Tables::new());
+static BACKEND: Once<Option<BlkBackend>> = Once::new(None);
 
 struct Blk {
     /// `None` if there is nothing to serve.
@@ -80,12 +60,8 @@ struct Ticks {
 impl Ticks {
     fn new(timeout_ms: u32) -> Self {
         // SAFETY: the host tool maps the pages there for every PD with a timer channel; they hold atomics only.
-        let (request, state) = unsafe {
-            (
-                setup::at::<TimerRequest>(vaddr::TIMER_REQUEST).as_ref(),
-                setup::at::<TimerState>(vaddr::TIMER_STATE).as_ref(),
-            )
-        };
+        let (request, state) =
+            unsafe { (page::<TimerRequest>(vaddr::TIMER_REQUEST), page::<TimerState>(vaddr::TIMER_STATE)) };
         let period = cntfrq().saturating_mul(timeout_ms.into()) / 1000 / u64::from(TICKS);
         Ticks { request, state, period, next: None, asked: NEVER }
     }

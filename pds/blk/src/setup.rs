@@ -1,11 +1,10 @@
 //! The start: memory by the addresses of `partita_protocol::layout`, the device, each client's windows.
 
-use core::num::NonZeroUsize;
-use core::ptr::NonNull;
-
 use partita_blk_backend::inflight::InflightPage;
 use partita_blk_backend::{Backend, Counting, DiskConfig, Rate, Tables};
-use partita_config::{Cell, Config, Disk, Partition, Store};
+use partita_config::{Cell, Disk, Partition};
+use partita_pd::config;
+use partita_pd::memory::{self, at};
 use partita_protocol::MAX_CELLS;
 use partita_protocol::alive::{Alive, Orders};
 use partita_protocol::backend::BackendStatus;
@@ -36,15 +35,10 @@ const SCRATCH: u64 = 4 * PAGE;
 /// Seconds that reading the partition tables may take in all.
 const PATIENCE: u64 = 5;
 
-/// An address that the system description maps.
-pub fn at<T>(address: usize) -> NonNull<T> {
-    NonNull::with_exposed_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
-}
-
 /// Our signs of life.
 pub fn alive() -> &'static Alive {
-    // SAFETY: the host tool maps the page in every child of the supervisor; only we write it, through its atomics.
-    unsafe { at::<Alive>(vaddr::HEALTH).as_ref() }
+    // SAFETY: we are a child of the supervisor.
+    unsafe { memory::alive() }
 }
 
 /// Physical address and size of each cell's RAM, as the system description sets them.
@@ -88,24 +82,10 @@ fn dma() -> Option<(GuestRam, GuestRam)> {
     Some((all.part(paddr, cut)?, all.part(paddr + cut, SCRATCH)?))
 }
 
-static CONFIG: Store = Store::new();
-
-/// Reads the configuration; `None` if the region is not there or is not what the host tool puts there.
-#[inline(never)]
-fn read_config() -> Option<&'static Config<'static>> {
-    let bytes = *var!(config_size: usize = 0);
-    if bytes == 0 {
-        return None;
-    }
-    // SAFETY: the symbol is set together with the map, which is read-only in every PD, so nobody writes it.
-    let text = unsafe { core::slice::from_raw_parts(at(vaddr::CONFIG).as_ptr(), bytes) };
-    CONFIG.parse(text)
-}
-
 /// The supervisor wants us to answer with errors only.
 fn refuse() -> bool {
     // SAFETY: the host tool maps the page there, for the supervisor to write and us to read; it holds an atomic only.
-    unsafe { at::<Orders>(vaddr::ORDERS).as_ref() }.refuse()
+    unsafe { memory::page::<Orders>(vaddr::ORDERS) }.refuse()
 }
 
 /// Finds a disk's window. Apart, because its buffers are large and not needed later.
@@ -146,7 +126,7 @@ pub fn start(
     tables: &'static mut Tables,
     again: bool,
 ) -> Option<(BlkBackend, u32)> {
-    let Some(config) = read_config() else {
+    let Some(config) = config() else {
         log_line!(logger, "no readable configuration");
         return None;
     };

@@ -1,25 +1,22 @@
 //! Wiring: which links exist, who woke us, whom to wake.
 
-use core::cell::UnsafeCell;
 use core::fmt::Write;
-use core::num::NonZeroUsize;
-use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, Ordering};
 
 use heapless::Deque;
 use partita_config::pd::Pd;
-use partita_config::{Config, Store};
 use partita_console::ahead;
 use partita_console::mux::{CONSOLES, Mux, Name, Pumped, SHELL};
 use partita_console::pl011::Pl011;
 use partita_console::uart::Uart;
+use partita_pd::memory::{self, at};
+use partita_pd::{Once, config};
 use partita_protocol::alive::Alive;
 use partita_protocol::layout::{Service, channel, size, vaddr};
 use partita_protocol::supervisor;
 use partita_ring::history::Writer;
 use partita_ring::{Duplex, Mine, Yours};
 use sel4_microkit::{
-    Channel, ChannelSet, DeferredAction, Handler, Infallible, MessageInfo, protection_domain, var,
+    Channel, ChannelSet, DeferredAction, Handler, Infallible, MessageInfo, protection_domain,
 };
 
 const IRQ: Channel = Channel::new(channel::DEVICE_IRQ);
@@ -32,35 +29,9 @@ const IDLE_LOOKS: usize = 1_000_000;
 /// Bytes kept of each console.
 const SCROLLBACK: usize = 16 * 1024;
 
-/// Memory that is too big for the stack and is taken once.
-struct Static<T> {
-    value: UnsafeCell<T>,
-    taken: AtomicBool,
-}
-
-// SAFETY: the value is reached through `take` only, which hands it out once.
-unsafe impl<T: Send> Sync for Static<T> {}
-
-impl<T> Static<T> {
-    const fn new(value: T) -> Self {
-        Static { value: UnsafeCell::new(value), taken: AtomicBool::new(false) }
-    }
-
-    #[expect(clippy::mut_from_ref, reason = "the flag lets it out once")]
-    fn take(&'static self) -> Option<&'static mut T> {
-        // SAFETY: the swap lets one caller through, ever, so this is the only reference.
-        (!self.taken.swap(true, Ordering::Relaxed)).then(|| unsafe { &mut *self.value.get() })
-    }
-}
-
-static MUX: Static<Mux<'static>> = Static::new(Mux::new());
-static SCROLLBACKS: Static<[[u8; SCROLLBACK]; CONSOLES]> = Static::new([[0; SCROLLBACK]; CONSOLES]);
-static AHEAD: Static<Deque<u8, { ahead::BYTES }>> = Static::new(Deque::new());
-
-/// An address that the system description maps.
-fn at<T>(address: usize) -> NonNull<T> {
-    NonNull::with_exposed_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
-}
+static MUX: Once<Mux<'static>> = Once::new(Mux::new());
+static SCROLLBACKS: Once<[[u8; SCROLLBACK]; CONSOLES]> = Once::new([[0; SCROLLBACK]; CONSOLES]);
+static AHEAD: Once<Deque<u8, { ahead::BYTES }>> = Once::new(Deque::new());
 
 /// Channels that the system description gives to this PD.
 fn channels() -> usize {
@@ -79,19 +50,6 @@ fn channels() -> usize {
 unsafe fn link(mine: usize, yours: usize, size: usize) -> Duplex<'static> {
     // SAFETY: the caller's promise.
     unsafe { Duplex::new(Mine::at(at(mine), size), Yours::at(at(yours), size)) }
-}
-
-static CONFIG: Store = Store::new();
-
-/// The configuration; `None` if the region is not there or is not what the host tool puts there.
-#[inline(never)]
-fn config() -> Option<&'static Config<'static>> {
-    let bytes = *var!(config_size: usize = 0);
-    if bytes == 0 {
-        return None;
-    }
-    // SAFETY: the symbol is set together with the map, which is read-only in every PD, so nobody writes it.
-    CONFIG.parse(unsafe { core::slice::from_raw_parts(at(vaddr::CONFIG).as_ptr(), bytes) })
 }
 
 /// A name that is too long is cut, which cannot happen to one that Microkit took.
@@ -151,8 +109,8 @@ const fn channel_of(console: usize) -> Channel {
 
 /// Our signs of life.
 fn alive() -> &'static Alive {
-    // SAFETY: the host tool maps the page in every child of the supervisor; only we write it, through its atomics.
-    unsafe { at::<Alive>(vaddr::HEALTH).as_ref() }
+    // SAFETY: we are a child of the supervisor.
+    unsafe { memory::alive() }
 }
 
 #[protection_domain]

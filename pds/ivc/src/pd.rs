@@ -1,10 +1,10 @@
 //! Which event calls what.
 
-use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::Ordering;
 
 use partita_ivc::links::Links;
 use partita_ivc::vsock::{Broker, Connections, REPLY_MRS, Tables};
+use partita_pd::Once;
 use partita_protocol::MAX_CELLS;
 use partita_protocol::backend::Status;
 use partita_protocol::layout::channel;
@@ -25,32 +25,11 @@ const PING: Channel = Channel::new(channel::PING);
 /// Message registers that a call may have.
 const CALL_MRS: usize = 6;
 
-/// Memory that is too big for the stack and is taken once.
-struct Static<T> {
-    value: UnsafeCell<T>,
-    taken: AtomicBool,
-}
-
-// SAFETY: the value is reached through `take` only, which hands it out once, and a PD has one thread.
-unsafe impl<T> Sync for Static<T> {}
-
-impl<T> Static<T> {
-    const fn new(value: T) -> Self {
-        Static { value: UnsafeCell::new(value), taken: AtomicBool::new(false) }
-    }
-
-    #[allow(clippy::mut_from_ref)] // Once.
-    fn take(&'static self) -> Option<&'static mut T> {
-        // SAFETY: the swap lets one caller through, ever, so this is the only reference.
-        (!self.taken.swap(true, Ordering::Relaxed)).then(|| unsafe { &mut *self.value.get() })
-    }
-}
-
-static LOGGER: Static<Option<Logger<'static>>> = Static::new(None);
-static TABLES: Static<Tables> = Static::new(Tables::new());
+static LOGGER: Once<Option<Logger<'static>>> = Once::new(None);
+static TABLES: Once<Tables> = Once::new(Tables::new());
 /// All zeroes, so that it takes no room in the program, nor in the supervisor's copy of it.
-static CONNECTIONS: Static<Connections> = Static::new(Connections::new());
-static BROKER: Static<Option<Broker<LogReport>>> = Static::new(None);
+static CONNECTIONS: Once<Connections> = Once::new(Connections::new());
+static BROKER: Once<Option<Broker<LogReport>>> = Once::new(None);
 
 struct Ivc {
     /// virtio-vsock. `None` if there is nothing to serve.

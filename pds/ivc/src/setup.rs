@@ -1,12 +1,11 @@
 //! The start: memory by the addresses of `partita_protocol::layout`, the clients of partita.json.
 
-use core::num::NonZeroUsize;
-use core::ptr::NonNull;
-
-use partita_config::{Config, Store};
+use partita_config::Config;
 use partita_ivc::links::Links;
 use partita_ivc::vsock::inflight::InflightPages;
 use partita_ivc::vsock::{Broker, Connections, Rules, Tables};
+use partita_pd::config;
+use partita_pd::memory::{self, at};
 use partita_protocol::MAX_CELLS;
 use partita_protocol::alive::Alive;
 use partita_protocol::backend::BackendStatus;
@@ -23,15 +22,10 @@ use sel4_vm::cntfrq;
 
 use crate::report::LogReport;
 
-/// An address that the system description maps.
-fn at<T>(address: usize) -> NonNull<T> {
-    NonNull::with_exposed_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
-}
-
 /// Our signs of life.
 pub fn alive() -> &'static Alive {
-    // SAFETY: the host tool maps the page in every child of the supervisor; only we write it, through its atomics.
-    unsafe { at::<Alive>(vaddr::HEALTH).as_ref() }
+    // SAFETY: we are a child of the supervisor.
+    unsafe { memory::alive() }
 }
 
 /// Size of each cell's RAM, as the system description sets it; 0: not a client.
@@ -54,24 +48,10 @@ fn guest_rams() -> [usize; MAX_CELLS] {
     ]
 }
 
-static CONFIG: Store = Store::new();
-
-/// Reads the configuration; `None` if the region is not there or is not what the host tool puts there.
-#[inline(never)]
-fn read_config() -> Option<&'static Config<'static>> {
-    let bytes = *var!(config_size: usize = 0);
-    if bytes == 0 {
-        return None;
-    }
-    // SAFETY: the symbol is set together with the map, which is read-only in every PD, so nobody writes it.
-    let text = unsafe { core::slice::from_raw_parts(at(vaddr::CONFIG).as_ptr(), bytes) };
-    CONFIG.parse(text)
-}
-
 /// What this PD writes for timer.
 pub fn timer_request() -> &'static TimerRequest {
-    // SAFETY: the host tool maps the page there in every PD; only we write it, through its atomics.
-    unsafe { at::<TimerRequest>(vaddr::TIMER_REQUEST).as_ref() }
+    // SAFETY: we are a client of timer.
+    unsafe { memory::timer_request() }
 }
 
 /// Sets everything up. `None`: there is nothing to serve; the log says why.
@@ -81,7 +61,7 @@ pub fn start(
     tables: &'static mut Tables,
     connections: &'static mut Connections,
 ) -> Option<(Broker<LogReport>, Option<Links<'static>>)> {
-    let Some(config) = read_config() else {
+    let Some(config) = config() else {
         log_line!(logger, "no readable configuration");
         return None;
     };

@@ -1,11 +1,10 @@
 //! The pages that the supervisor shares with others, by the addresses of `partita_protocol::layout`.
 
-use core::num::NonZeroUsize;
-use core::ptr::NonNull;
 use core::sync::atomic::Ordering;
 
+use partita_config::Config;
 use partita_config::pd::Pd;
-use partita_config::{Config, Store};
+use partita_pd::memory::{self, at};
 use partita_protocol::alive::{Alive, Orders};
 use partita_protocol::disk_stats::{BlkStats, DiskCounters};
 use partita_protocol::ivc_stats::IvcStats;
@@ -18,32 +17,18 @@ use partita_protocol::supervisor::StopReason;
 use partita_protocol::timer::TimerRequest;
 use partita_ring::history::Reader;
 use partita_ring::{Duplex, Mine, Yours};
-use sel4_microkit::var;
 
-fn at<T>(address: usize) -> NonNull<T> {
-    NonNull::with_exposed_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
-}
-
-static CONFIG: Store = Store::new();
 static NOTHING: Config<'static> = Config::new();
 
 /// The configuration; an empty one if the region is not there or is not what the host tool puts there.
-#[inline(never)]
 pub fn config() -> &'static Config<'static> {
-    let bytes = *var!(config_size: usize = 0);
-    if bytes == 0 {
-        return &NOTHING;
-    }
-    // SAFETY: the symbol is set together with the map, which is read-only in every PD, so nobody writes it.
-    CONFIG
-        .parse(unsafe { core::slice::from_raw_parts(at(vaddr::CONFIG).as_ptr(), bytes) })
-        .unwrap_or(&NOTHING)
+    partita_pd::config().unwrap_or(&NOTHING)
 }
 
 /// Our request to the timer PD.
 pub fn timer_request() -> &'static TimerRequest {
-    // SAFETY: the host tool maps our request page there, for us to write; it holds an atomic only.
-    unsafe { at(vaddr::TIMER_REQUEST).as_ref() }
+    // SAFETY: we are a client of timer.
+    unsafe { memory::timer_request() }
 }
 
 /// The management shell's line to console. To be taken once.
@@ -111,7 +96,7 @@ pub fn orders(who: Pd) -> Option<&'static Orders> {
     let id = who.id().filter(|id| channels() >> supervisor_ping(*id) & 1 == 1)?;
     let Pd::Service(Service::Blk(_)) = who else { return None };
     // SAFETY: the host tool maps the page for each blk, for us to write; it holds an atomic only.
-    Some(unsafe { at(vaddr::service_link(id, vaddr::ORDERS)).as_ref() })
+    Some(unsafe { memory::page(vaddr::service_link(id, vaddr::ORDERS)) })
 }
 
 /// The last log lines, as console keeps them.

@@ -1,9 +1,7 @@
 //! Wiring: the children's faults and calls, the timer, the management shell.
 
-use core::cell::UnsafeCell;
-use core::sync::atomic::{AtomicBool, Ordering};
-
 use partita_config::pd::Pd;
+use partita_pd::Once;
 use partita_protocol::layout::{Service, channel};
 use partita_protocol::supervisor::{StopReason, label};
 use partita_ring::Duplex;
@@ -28,27 +26,6 @@ const BROKER: Channel = Channel::new(Service::Ivc.index());
 const TIMER: Channel = Channel::new(channel::TIMER);
 /// Calls of [`Shell::pump`] in one event. The ring's bytes are fewer than they can take.
 const PUMPS: usize = 64;
-
-/// Memory that is too big for the stack and is taken once.
-struct Once<T> {
-    value: UnsafeCell<T>,
-    taken: AtomicBool,
-}
-
-// SAFETY: the value is reached through `take` only, which hands it out once, and a PD has one thread.
-unsafe impl<T> Sync for Once<T> {}
-
-impl<T> Once<T> {
-    const fn new(value: T) -> Self {
-        Once { value: UnsafeCell::new(value), taken: AtomicBool::new(false) }
-    }
-
-    #[expect(clippy::mut_from_ref, reason = "the flag lets it out once")]
-    fn take(&'static self) -> Option<&'static mut T> {
-        // SAFETY: the swap lets one caller through, ever, so this is the only reference.
-        (!self.taken.swap(true, Ordering::Relaxed)).then(|| unsafe { &mut *self.value.get() })
-    }
-}
 
 static OUTPUT: Once<Output> = Once::new(Output::new());
 static MAIL: Once<Mail> = Once::new(Mail::new());

@@ -1,9 +1,8 @@
 //! Wiring: the architected physical timer at EL0 (Arm ARM D12.2), the clients' pages, who woke us.
 
 use core::arch::asm;
-use core::num::NonZeroUsize;
-use core::ptr::NonNull;
 
+use partita_pd::memory;
 use partita_protocol::MAX_CELLS;
 use partita_protocol::alive::Alive;
 use partita_protocol::layout::{Service, channel, vaddr};
@@ -81,29 +80,23 @@ fn client(n: usize) -> Option<Client<'static>> {
     {
         return None;
     }
-    let page = |own| {
-        let address = match n.checked_sub(MAX_CELLS) {
-            Some(service) => vaddr::service_link(service, own),
-            None => vaddr::cell_link(n, own),
-        };
-        NonNull::<u8>::with_exposed_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
+    let link = |own| match n.checked_sub(MAX_CELLS) {
+        Some(service) => vaddr::service_link(service, own),
+        None => vaddr::cell_link(n, own),
     };
     // SAFETY: the host tool maps both pages when it gives the channel; they hold atomics only.
     unsafe {
         Some(Client {
-            request: page(vaddr::TIMER_REQUEST).cast::<TimerRequest>().as_ref(),
-            state: page(vaddr::TIMER_STATE).cast::<TimerState>().as_ref(),
+            request: memory::page::<TimerRequest>(link(vaddr::TIMER_REQUEST)),
+            state: memory::page::<TimerState>(link(vaddr::TIMER_STATE)),
         })
     }
 }
 
 /// Our signs of life.
 fn alive() -> &'static Alive {
-    let page = NonNull::<Alive>::with_exposed_provenance(
-        NonZeroUsize::new(vaddr::HEALTH).unwrap_or(NonZeroUsize::MIN),
-    );
-    // SAFETY: the host tool maps the page in every child of the supervisor; only we write it, through its atomics.
-    unsafe { page.as_ref() }
+    // SAFETY: we are a child of the supervisor.
+    unsafe { memory::alive() }
 }
 
 #[protection_domain]

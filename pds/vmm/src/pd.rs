@@ -1,11 +1,10 @@
 //! What the system description gives this VMM: regions, channels, symbols, and its cell in partita.json.
 
-use core::num::NonZeroUsize;
-use core::ptr::NonNull;
-
 use heapless::Vec;
-use partita_config::{Boot, Cell, Config, Device, Store, Trigger};
+use partita_config::{Boot, Cell, Config, Device, Trigger};
 use partita_guest::lines::Lines;
+use partita_pd::config;
+use partita_pd::memory::{at, page, region};
 use partita_pd_vmm::links::{Description, Links};
 use partita_pd_vmm::load::Images;
 use partita_pd_vmm::machine::Machine;
@@ -26,41 +25,12 @@ use crate::kernel::{Kernel, Pd, Registers};
 /// Counters, as long as no page is mapped for them.
 static OWN_STATS: VmmStats = VmmStats::new();
 
-fn at(address: usize) -> NonNull<u8> {
-    NonNull::with_exposed_provenance(NonZeroUsize::new(address).unwrap_or(NonZeroUsize::MIN))
-}
-
-/// partita.json, parsed.
-static CONFIG: Store = Store::new();
-
-/// A prefilled region.
-///
-/// # Safety
-/// `bytes` bytes at `address` are mapped read-only and nobody writes them.
-unsafe fn region(address: usize, bytes: usize) -> &'static [u8] {
-    if bytes == 0 {
-        return &[];
-    }
-    // SAFETY: the caller's promise.
-    unsafe { core::slice::from_raw_parts(at(address).as_ptr(), bytes) }
-}
-
-/// A shared page.
-///
-/// # Safety
-/// `T` is all atomics and fits the page at `address`, which is mapped.
-unsafe fn page<T>(address: usize) -> &'static T {
-    // SAFETY: the caller's promise; all bit patterns are valid for atomics.
-    unsafe { at(address).cast::<T>().as_ref() }
-}
-
 #[protection_domain]
 fn init() -> Pd {
     // SAFETY: the host tool maps these regions in every VMM and sets the symbols to their sizes; they are prefilled and
     // read-only for everybody.
-    let (config, kernel, initrd, dtb) = unsafe {
+    let (kernel, initrd, dtb) = unsafe {
         (
-            region(vaddr::CONFIG, *var!(config_size: usize = 0)),
             region(vaddr::GUEST_KERNEL, *var!(guest_kernel_size: usize = 0)),
             region(vaddr::GUEST_INITRD, *var!(guest_initrd_size: usize = 0)),
             region(vaddr::GUEST_DTB, *var!(guest_dtb_size: usize = 0)),
@@ -72,7 +42,7 @@ fn init() -> Pd {
     let ram = unsafe { GuestRam::new(guest::RAM, at(vaddr::GUEST_RAM), ram_size, 0) };
     // The host tool has checked all this; without it there is no guest to run, and the supervisor reports the panic.
     let ram = ram.expect("guest RAM");
-    let config = CONFIG.parse(config).expect("partita.json");
+    let config = config().expect("partita.json");
     let name = pd_name().unwrap_or("");
     let (_, cell) = config.cell_of_pd(name).expect("a cell for this PD in partita.json");
 

@@ -47,11 +47,11 @@ impl<H: Hardware> Kernel<'_, H> {
                 self.hw.halt();
             }
             syscall::DEBUG_CAP_IDENTIFY => {
-                let kind = self.lookup(t, x0).map_or(0, identify);
+                let kind = self.lookup(t, x0).map_or(0, |cap| identify(*cap));
                 self.tcbs[t].context.x[0] = kind;
             }
             syscall::DEBUG_NAME_THREAD => {
-                if let Ok(Cap::Tcb(target)) = self.lookup(t, x0) {
+                if let Ok(&Cap::Tcb(target)) = self.lookup(t, x0) {
                     self.set_name(t, target);
                 }
             }

@@ -194,7 +194,7 @@ impl<H: Hardware> Kernel<'_, H> {
         let mut found = 0;
         for (i, badge) in badges.iter_mut().enumerate().take(count) {
             match self.lookup(sender, self.extra_pointer(sender, i)) {
-                Ok(Cap::Endpoint(cap)) if Some(cap.id) == endpoint && found == i => {
+                Ok(&Cap::Endpoint(cap)) if Some(cap.id) == endpoint && found == i => {
                     *badge = cap.badge;
                     found = i + 1;
                 }

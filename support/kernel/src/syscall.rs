@@ -75,17 +75,15 @@ impl<H: Hardware> Kernel<'_, H> {
 
     fn invoke_and_answer(&mut self, t: TcbId, pointer: u64, manner: Manner) {
         let info = MessageInfo(self.tcbs[t].context.x[1]);
-        let cap = self.lookup(t, pointer).map_err(|lookup| (pointer, lookup));
-        let cap = cap.and_then(|cap| self.check_extra_caps(t, info).map(|()| cap));
-        let cap = match cap {
+        let cap = match self.lookup(t, pointer) {
             Ok(cap) => cap,
-            Err((pointer, lookup)) => {
-                if manner.blocking {
-                    self.fault(Fault::Cap { pointer, receiving: false, lookup });
-                }
-                return;
-            }
+            Err(lookup) => return self.send_half_fails(pointer, lookup, manner),
         };
+        if info.extra_caps() != 0
+            && let Err((pointer, lookup)) = self.check_extra_caps(t, info)
+        {
+            return self.send_half_fails(pointer, lookup, manner);
+        }
         let result = self.invoke(t, cap, info, manner);
         if !manner.call {
             return;
@@ -111,9 +109,16 @@ impl<H: Hardware> Kernel<'_, H> {
         context.x[0] = 0;
     }
 
+    /// No capability is there: a fault, unless the caller does not mind.
+    fn send_half_fails(&mut self, pointer: u64, lookup: Lookup, manner: Manner) {
+        if manner.blocking {
+            self.fault(Fault::Cap { pointer, receiving: false, lookup });
+        }
+    }
+
     /// Every extra capability pointer has to name a slot, even if nothing will look at it.
     fn check_extra_caps(&self, t: TcbId, info: MessageInfo) -> Result<(), (u64, Lookup)> {
-        if info.extra_caps() == 0 || self.tcbs[t].buffer.is_none() {
+        if self.tcbs[t].buffer.is_none() {
             return Ok(());
         }
         for i in 0..info.extra_caps() {
@@ -131,18 +136,20 @@ impl<H: Hardware> Kernel<'_, H> {
             Err(lookup) => return self.fault(Fault::Cap { pointer, receiving: true, lookup }),
         };
         match cap {
-            Cap::Endpoint(cap) if cap.rights.read() => {
-                let reply = match reply.map(|pointer| (pointer, self.lookup(t, pointer))) {
+            &Cap::Endpoint(cap) if cap.rights.read() => {
+                let reply = match reply {
                     None => None,
-                    Some((_, Ok(Cap::Reply(reply)))) => Some(reply),
-                    Some((pointer, other)) => {
-                        let lookup = other.err().unwrap_or(missing);
-                        return self.fault(Fault::Cap { pointer, receiving: true, lookup });
-                    }
+                    Some(pointer) => match self.lookup(t, pointer) {
+                        Ok(&Cap::Reply(reply)) => Some(reply),
+                        other => {
+                            let lookup = other.err().unwrap_or(missing);
+                            return self.fault(Fault::Cap { pointer, receiving: true, lookup });
+                        }
+                    },
                 };
                 self.receive(t, cap.id, reply, blocking);
             }
-            Cap::Notification(cap)
+            &Cap::Notification(cap)
                 if cap.rights.read() && self.notifications[cap.id].tcb.is_none_or(|bound| bound == t) =>
             {
                 self.wait(t, cap.id, blocking);
@@ -152,8 +159,9 @@ impl<H: Hardware> Kernel<'_, H> {
     }
 
     /// Performs what a capability allows.
-    fn invoke(&mut self, t: TcbId, cap: Cap, info: MessageInfo, manner: Manner) -> Result<Outcome, Error> {
-        match cap {
+    #[inline(always)]
+    fn invoke(&mut self, t: TcbId, cap: &Cap, info: MessageInfo, manner: Manner) -> Result<Outcome, Error> {
+        match *cap {
             Cap::Endpoint(cap) => {
                 if !cap.rights.write() {
                     return Err(Error::InvalidCapability(0));

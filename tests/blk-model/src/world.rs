@@ -680,7 +680,7 @@ fn backend(
         backend.add_client(n, ram.ram(), status.get());
         let window = Window::new(SECTORS as u64 * (n as u64 + 1), SECTORS as u64, sectors).expect("fits");
         let serial = *b"serial01\0\0\0\0\0\0\0\0\0\0\0\0";
-        let config = DiskConfig { window, read_only: false, serial, rate: Rate::default() };
+        let config = DiskConfig { window, read_only: false, serial, rate: Rate::default(), queues: 1 };
         backend.add_disk(n, 0, config).expect("windows do not overlap");
     }
     backend.open();

@@ -33,6 +33,6 @@ impl<H: Hardware> Kernel<'_, H> {
         if index >= info.extra_caps() || self.tcbs[t].buffer.is_none() {
             return Err(Error::TruncatedMessage);
         }
-        Ok(self.lookup(t, self.extra_pointer(t, index)).unwrap_or(Cap::Null))
+        Ok(self.lookup(t, self.extra_pointer(t, index)).copied().unwrap_or(Cap::Null))
     }
 }
