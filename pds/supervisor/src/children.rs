@@ -169,10 +169,15 @@ impl Machine {
         }
     }
 
-    /// The timer has to answer for its own silence: any event will do to notice.
+    /// The timer has to answer for its own silence: any event will do to notice, and `pulse` sees to it that there is one.
     pub fn check_timer(&mut self) {
-        let late = self.deadline().saturating_add(LATE * cntfrq()) < cntpct();
-        if late && self.pds.state(Service::Timer.index()) == State::Up {
+        let (now, id) = (cntpct(), Service::Timer.index());
+        let patience = LATE * cntfrq();
+        let late = self.deadline().saturating_add(patience) < now;
+        // One that was started again has as long to show what it can do.
+        let fresh = self.timer_blamed.is_some_and(|blamed| now.saturating_sub(blamed) < patience);
+        if late && !fresh && self.pds.is_alive(id) {
+            self.timer_blamed = Some(now);
             self.deaths = self.deaths.saturating_add(1);
             self.died(Pd::Service(Service::Timer), Why::Hang);
         }

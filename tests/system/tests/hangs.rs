@@ -49,6 +49,23 @@ fn resting_place(system: &mut System, pd: &str) -> Result<u64> {
     }
 }
 
+/// The timer spins above everybody but the supervisor: only `pulse` is left to say so.
+#[test]
+fn a_timer_that_spins_is_started_again() {
+    with_memory("spin-timer", |system, memory, report| {
+        let pc = resting_place(system, "timer")?;
+        back(system)?;
+        system.session.shell_ok("sleep 0.2", SOON)?;
+        let spin = Spin::at_rest(memory, report, "timer", pc)?;
+        system.session.expect("timer restarted: it hung", NOTICED)?;
+        spin.end(memory)?;
+        system.session.shell_ok("sleep 0.5", SOON)?;
+        system.session.send("poweroff\n")?;
+        system.session.expect("[supervisor] power off: FAILED: 0 cells crashed, ", SOON)?;
+        system.session.wait(SOON)
+    });
+}
+
 /// The driver spins in the middle of the guest's I/O. It is started again, and once it works again all is done.
 #[test]
 fn a_disk_driver_that_spins_is_started_again() {

@@ -46,6 +46,7 @@ pub fn compose(config: &Config<'_>, board: &Board) -> System {
     let ivc = config.has_ivc().then(|| composer.ivc());
     supervisor.children = [timer, console].into_iter().chain(ivc).chain(blks).chain(vmms).collect();
     composer.system.pds.push(supervisor);
+    composer.pulse();
 
     for client in clients(config) {
         composer.common_links(&client);
@@ -219,6 +220,20 @@ impl Composer<'_> {
             irqs: vec![(channel::DEVICE_IRQ, board.timer)],
             ..Pd::default()
         }
+    }
+
+    /// No child of the supervisor's: it has nothing that could be lost, and Microkit's monitor reports it.
+    fn pulse(&mut self) {
+        let pd = Pd {
+            name: "pulse".into(),
+            elf: "pulse.elf",
+            priority: priority::PULSE,
+            budget: Some((layout::PULSE_BUDGET, layout::PULSE_PERIOD)),
+            stack: size::PAGE as u64,
+            ..Pd::default()
+        };
+        self.notify(&pd.name, channel::SUPERVISOR, "supervisor", channel::PULSE);
+        self.system.pds.push(pd);
     }
 
     fn console(&mut self, board: &Board) -> Pd {
