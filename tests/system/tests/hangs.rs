@@ -21,7 +21,10 @@ fn with_memory(name: &str, test: impl FnOnce(&mut System, &mut Memory, &str) -> 
         let report = fs::read_to_string(fixture::one_guest()?.out().join("report.txt")).unwrap_or_default();
         system.shell()?;
         let mut memory = Memory::connect(&socket)?;
-        test(&mut system, &mut memory, &report)
+        test(&mut system, &mut memory, &report)?;
+        // Large; a failed test's is kept.
+        let _ = fs::remove_file(&system.disk);
+        Ok(())
     };
     run().unwrap_or_else(|failure| panic!("{name}: {failure}"));
 }
