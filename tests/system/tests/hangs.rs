@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use partita::{fail, failure::Result};
+use partita::failure::Result;
 use partita_system_tests::{
     fixture::{self, SOON, System},
     memory::{self, Memory, Spin},
@@ -29,37 +29,12 @@ fn with_memory(name: &str, test: impl FnOnce(&mut System, &mut Memory, &str) -> 
     run().unwrap_or_else(|failure| panic!("{name}: {failure}"));
 }
 
-fn order(system: &mut System, command: &str, expected: &str, within: Duration) -> Result<String> {
-    system.session.send("\x1d0")?;
-    system.session.expect("[console] management shell", SOON)?;
-    system.session.send(&format!("{command}\r"))?;
-    system.session.expect(expected, within)
-}
-
-fn back(system: &mut System) -> Result {
-    system.session.send("\x1d1")?;
-    system.session.expect("[console] guest 1: debian1", SOON).map(drop)
-}
-
-/// Where the PD rests: the shell's `kill` says it.
-fn resting_place(system: &mut System, pd: &str) -> Result<u64> {
-    order(system, &format!("kill {pd} 1 1000"), &format!("{pd} restarted: killed at 0x"), SOON)?;
-    let line = system.session.expect("away for", SOON)?;
-    let digits: String = line.chars().take_while(char::is_ascii_hexdigit).collect();
-    match u64::from_str_radix(&digits, 16) {
-        Ok(pc) => Ok(pc),
-        Err(_) => fail!("the log does not say where {pd} was killed: {line}"),
-    }
-}
-
 /// The timer spins above everybody but the supervisor: only `pulse` is left to say so.
 #[test]
 fn a_timer_that_spins_is_started_again() {
     with_memory("spin-timer", |system, memory, report| {
-        let pc = resting_place(system, "timer")?;
-        back(system)?;
         system.session.shell_ok("sleep 0.2", SOON)?;
-        let spin = Spin::at_rest(memory, report, "timer", pc)?;
+        let spin = Spin::begin(memory, report, "timer")?;
         system.session.expect("timer restarted: it hung", NOTICED)?;
         spin.end(memory)?;
         system.session.shell_ok("sleep 0.5", SOON)?;
@@ -73,10 +48,8 @@ fn a_timer_that_spins_is_started_again() {
 #[test]
 fn a_disk_driver_that_spins_is_started_again() {
     with_memory("spin-blk", |system, memory, report| {
-        let pc = resting_place(system, "blk_disk0")?;
-        back(system)?;
         system.session.shell_ok("dd if=/dev/urandom of=/root/r bs=1M count=4 conv=fsync status=none; sha256sum /root/r > /root/r.sum; sync", SOON)?;
-        let spin = Spin::at_rest(memory, report, "blk_disk0", pc)?;
+        let spin = Spin::begin(memory, report, "blk_disk0")?;
         system
             .session
             .send("echo 3 > /proc/sys/vm/drop_caches; sha256sum -c /root/r.sum && echo sum$((1+1))\n")?;
