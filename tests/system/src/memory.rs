@@ -20,6 +20,8 @@ use partita::{
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
+/// Bytes that QEMU reads in one go; it has room for a packet of 4096 characters.
+const PACKET: usize = 1024;
 /// `svc #0`.
 const SVC: u32 = 0xd400_0001;
 /// `mov x7, #-7`: the number of `seL4_Recv`, a few instructions before it.
@@ -121,6 +123,15 @@ impl Still<'_> {
     /// # Errors
     /// There is none.
     pub fn read(&mut self, paddr: u64, bytes: usize) -> Result<Vec<u8>> {
+        let mut read = Vec::new();
+        while read.len() < bytes {
+            let some = (bytes - read.len()).min(PACKET);
+            read.extend(self.packet(paddr + read.len() as u64, some)?);
+        }
+        Ok(read)
+    }
+
+    fn packet(&mut self, paddr: u64, bytes: usize) -> Result<Vec<u8>> {
         let answer = self.0.ask(&format!("m{paddr:x},{bytes:x}"))?;
         let read: Option<Vec<u8>> = answer
             .as_bytes()
