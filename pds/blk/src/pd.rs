@@ -27,7 +27,6 @@ use crate::setup::{self, BlkBackend};
 
 const IRQ: Channel = Channel::new(channel::DEVICE_IRQ);
 const SUPERVISOR: Channel = Channel::new(channel::SUPERVISOR);
-const PING: Channel = Channel::new(channel::PING);
 const TIMER: Channel = Channel::new(channel::TIMER);
 /// Message registers that a call may have.
 const CALL_MRS: usize = 6;
@@ -118,6 +117,34 @@ fn init() -> impl Handler {
 }
 
 impl Blk {
+    /// One channel's notification.
+    #[inline(always)]
+    fn event(&mut self, index: usize) {
+        if index == channel::PING {
+            setup::alive().beat();
+        }
+        let Some(backend) = &mut self.backend else { return };
+        match index {
+            channel::DEVICE_IRQ => {
+                self.unacknowledged = true;
+                backend.interrupt();
+            }
+            channel::TIMER => {
+                if self.ticks.passed() {
+                    backend.tick();
+                }
+                backend.release();
+            }
+            _ => {
+                if let Some(client) =
+                    index.checked_sub(channel::client(0)).filter(|client| *client < MAX_CELLS)
+                {
+                    backend.kicked(client);
+                }
+            }
+        }
+    }
+
     /// After any event: work, then tell the clients and the kernel.
     fn work(&mut self) {
         let Some(backend) = &mut self.backend else { return };
@@ -154,24 +181,9 @@ impl Handler for Blk {
     type Error = Infallible;
 
     fn notified(&mut self, channels: ChannelSet) -> Result<(), Infallible> {
-        if channels.contains(PING) {
-            setup::alive().beat();
-        }
-        let Some(backend) = &mut self.backend else { return Ok(()) };
-        if channels.contains(IRQ) {
-            self.unacknowledged = true;
-            backend.interrupt();
-        }
-        if channels.contains(TIMER) {
-            if self.ticks.passed() {
-                backend.tick();
-            }
-            backend.release();
-        }
-        for client in 0..MAX_CELLS {
-            if channels.contains(Channel::new(channel::client(client))) {
-                backend.kicked(client);
-            }
+        // Lowest first, so what the device has finished is known before clients are looked at.
+        for channel in channels.iter() {
+            self.event(channel.index());
         }
         self.work();
         Ok(())

@@ -1,6 +1,6 @@
 //! What each exit of the guest means.
 
-use partita_guest::exception;
+use partita_guest::exception::{self, Entry};
 use partita_guest::fault::{self, Access, SystemRegister, Trap};
 use partita_guest::psci::{self, Action as Psci};
 use partita_guest::registers;
@@ -12,8 +12,9 @@ use partita_virtio::mmio::Action;
 use partita_virtio::mmio::registers::reg;
 
 use crate::bus::{self, Target};
+use crate::devices::{Slot, interrupt_of};
 use crate::machine::{Field, Machine, Page};
-use crate::vmm::{Slot, Vcpu, Vmm, interrupt_of};
+use crate::vmm::{Vcpu, Vmm};
 
 /// Labels of fault messages (seL4 manual, "Faults"; abi.md section 5).
 pub(crate) mod label {
@@ -38,6 +39,11 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
         match label {
             label::VM_FAULT => {
                 let [pc, ipa, _, esr] = words;
+                if fault::is_forbidden(esr as u32)
+                    && self.links.as_ref().is_some_and(|links| links.holds(ipa))
+                {
+                    return self.refuse_store(vcpu, esr as u32, ipa);
+                }
                 match fault::data_abort(esr as u32, ipa) {
                     Ok(access) => self.memory_access(vcpu, pc, esr, access),
                     Err(reason) => {
@@ -238,20 +244,38 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
 
     /// A system register that this machine does not have: the guest gets what a core without it would give.
     fn undefined(&mut self, vcpu: usize, esr: u32, register: SystemRegister) {
-        let mut words = [0; registers::SPSR + 1];
-        self.read_registers(vcpu, &mut words);
-        let [pc, sp, pstate] = words;
-        let vbar = self.machine.field(vcpu, Field::Vbar);
-        let entry = exception::undefined(pc, pstate, vbar, esr);
-        for (field, value) in [(Field::Elr, entry.elr), (Field::Spsr, entry.spsr), (Field::Esr, entry.esr)] {
-            self.machine.set_field(vcpu, field, value);
-        }
+        let pc = self.raise(vcpu, |pc, pstate, vbar| exception::undefined(pc, pstate, vbar, esr));
         let (op0, op1, n, m, op2) = register.name;
         let verb = if register.read { "read" } else { "write" };
         self.complain(format_args!(
             "guest {verb}s s{op0}_{op1}_c{n}_c{m}_{op2} at pc {pc:#x}: undefined instruction"
         ));
+    }
+
+    /// The output section of another peer, which only that may write: the guest gets what a bus would answer. Of all that
+    /// a guest is mapped, nothing else in a link is read-only.
+    fn refuse_store(&mut self, vcpu: usize, esr: u32, ipa: u64) {
+        self.stats.count(Counter::Other);
+        self.beat();
+        let pc = self.raise(vcpu, |pc, pstate, vbar| exception::external_abort(pc, pstate, vbar, esr));
+        self.complain(format_args!(
+            "guest stores to another peer's section of a link at ipa {ipa:#x}, pc {pc:#x}: external abort"
+        ));
+    }
+
+    /// Sends a vCPU into its exception vector: `entry` is made of its program counter, PSTATE and VBAR_EL1. Returns the
+    /// first.
+    fn raise(&mut self, vcpu: usize, entry: impl FnOnce(u64, u64, u64) -> Entry) -> u64 {
+        let mut words = [0; registers::SPSR + 1];
+        self.read_registers(vcpu, &mut words);
+        let [pc, sp, pstate] = words;
+        let vbar = self.machine.field(vcpu, Field::Vbar);
+        let entry = entry(pc, pstate, vbar);
+        for (field, value) in [(Field::Elr, entry.elr), (Field::Spsr, entry.spsr), (Field::Esr, entry.esr)] {
+            self.machine.set_field(vcpu, field, value);
+        }
         self.resume_with(vcpu, &[entry.pc, sp, entry.pstate]);
+        pc
     }
 
     fn memory_access(&mut self, vcpu: usize, pc: u64, esr: u64, access: Access) {
@@ -342,20 +366,15 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
         }
         // Reading the stored register costs as much as a signal, so it is not read where one value is possible: a device
         // with one queue, an acknowledgement of the one interrupt bit that is set.
-        let known = match (offset, self.devices.get(device)) {
-            (reg::QUEUE_NOTIFY, Some(Slot::Ready(remote))) if remote.queues == 1 => Some(0),
-            (reg::INTERRUPT_ACK, Some(Slot::Ready(remote))) => {
-                Some(remote.interrupt_status()).filter(|bits| bits.count_ones() == 1).map(u64::from)
-            }
-            _ => None,
+        let known = match self.devices.get(device) {
+            Some(Slot::Ready(remote)) => remote.only_value(offset),
+            _ => return self.resume_with(vcpu, &after), // no such device: reads as zero, writes are lost
         };
         let value = match known {
             Some(value) => value,
             None => self.operand(vcpu, &access),
         };
-        let Some(Slot::Ready(remote)) = self.devices.get_mut(device) else {
-            return self.resume_with(vcpu, &after); // its backend has no such device: reads as zero, writes are lost
-        };
+        let Some(Slot::Ready(remote)) = self.devices.get_mut(device) else { return };
         match remote.transport.write(offset, access.width.bytes() as u8, value) {
             Action::Notify(_) => {
                 let channel = remote.channel();

@@ -148,6 +148,11 @@ impl Page for Registers {
     }
 }
 
+/// The first message registers, in one look at the IPC buffer.
+fn first_words() -> [u64; 4] {
+    sel4::with_ipc_buffer(|buffer| buffer.msg_regs().first_chunk().copied().unwrap_or_default())
+}
+
 /// The PD's handler, with a loop of its own for the sake of [`Next`].
 pub struct Pd(pub Vmm<'static, Kernel, Registers>);
 
@@ -173,9 +178,7 @@ impl Handler for Pd {
             };
             next = match event {
                 Event::Notified(channels) => self.0.notified(channels),
-                Event::Fault(vcpu, message) => {
-                    self.0.fault(vcpu, message.label(), core::array::from_fn(get_mr))
-                }
+                Event::Fault(vcpu, message) => self.0.fault(vcpu, message.label(), first_words()),
                 // Nobody has a channel to call us; the reply object would be needed to answer.
                 Event::Protected(..) => Next::Receive,
             };

@@ -12,10 +12,11 @@ use partita_protocol::layout::channel;
 use partita_protocol::supervisor::{StopReason, label};
 use partita_ring::log_line;
 
+use crate::devices::{Slot, interrupt_of};
 use crate::load;
 use crate::machine::{Machine, Page};
 use crate::stats::{Events, Exits};
-use crate::vmm::{Phase, Slot, Vcpu, Vmm, interrupt_of};
+use crate::vmm::{Phase, Vcpu, Vmm};
 
 impl<M: Machine, P: Page> Vmm<'_, M, P> {
     /// Starts the guest in what is as good as a new machine: the first time RAM is zero and nothing is pending, later that
@@ -46,6 +47,7 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
         self.phase = Phase::Running;
         if let Some(links) = &mut self.links {
             links.start();
+            self.machine.signal(channel::VMM_IVC);
         }
         self.switch_on(0, plan.kernel, plan.dtb);
         log_line!(
@@ -106,6 +108,7 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
         self.phase = Phase::Stopping(reason);
         if let Some(links) = &mut self.links {
             links.stop();
+            self.machine.signal(channel::VMM_IVC);
         }
         self.terminal.reset();
         self.talked = true;

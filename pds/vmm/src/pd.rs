@@ -5,12 +5,13 @@ use partita_config::{Boot, Cell, Config, Device, Trigger};
 use partita_guest::lines::Lines;
 use partita_pd::config;
 use partita_pd::memory::{at, page, region};
+use partita_pd_vmm::devices::Slot;
 use partita_pd_vmm::links::{Description, Links};
 use partita_pd_vmm::load::Images;
 use partita_pd_vmm::machine::Machine;
 use partita_pd_vmm::remote::{Backend, device_id};
 use partita_pd_vmm::terminal::{Port, Terminal};
-use partita_pd_vmm::vmm::{CellLink, Parts, Slot, TimerLink, Vmm};
+use partita_pd_vmm::vmm::{CellLink, Parts, TimerLink, Vmm};
 use partita_protocol::MAX_DEVICES;
 use partita_protocol::backend::BackendStatus;
 use partita_protocol::layout::{channel, guest, size, vaddr};
@@ -132,7 +133,7 @@ fn backend(config: &Config<'_>, cell: &Cell<'_>, device: Device) -> Option<Backe
 }
 
 /// The cell's links, if it has any.
-fn links(config: &Config<'_>, cell: &Cell<'_>) -> Option<Links<'static>> {
+fn links(config: &Config<'_>, cell: &Cell<'_>) -> Option<Links<'static, Registers>> {
     let describe = |part: partita_config::CellLink<'_, '_>| Description {
         id: part.id().into(),
         peers: part.link.peers.len(),
@@ -149,7 +150,10 @@ fn links(config: &Config<'_>, cell: &Cell<'_>) -> Option<Links<'static>> {
     let tables = (0..list.len()).map(|link| unsafe { Registers::link(link) });
     // SAFETY: the host tool maps both pages of doorbells in the VMM of a cell with links.
     let pages = unsafe { (page(vaddr::DOORBELL_TX), page(vaddr::DOORBELL_RX)) };
-    Some(Links::new(list, tables, pages, Kernel.frequency()))
+    let links = Links::new(list, tables, pages, Kernel.frequency());
+    // A guest that ran under an earlier life of this VMM does so no more: the peers are to hear of it.
+    Kernel.signal(channel::VMM_IVC);
+    Some(links)
 }
 
 /// The virtio-console, if the cell has one.

@@ -67,7 +67,6 @@ pub struct Remote<'a, P> {
     pub transport: Transport<P>,
     /// Number of its queues.
     pub queues: usize,
-    page: P,
     backend: Backend<'a>,
     seen: Seen,
 }
@@ -91,7 +90,7 @@ impl<'a, P: Page> Remote<'a, P> {
         let maxes = maxes.get(..info.queues).unwrap_or(&maxes);
         let config = info.config.get(..info.config_length).unwrap_or(&info.config);
         let transport = Transport::new(page, backend.id, info.features, config, maxes);
-        let mut remote = Self { transport, queues: maxes.len(), page, backend, seen: Seen::default() };
+        let mut remote = Self { transport, queues: maxes.len(), backend, seen: Seen::default() };
         remote.look();
         Ok(remote)
     }
@@ -101,9 +100,18 @@ impl<'a, P: Page> Remote<'a, P> {
         self.backend.channel
     }
 
-    /// InterruptStatus, as the guest reads it.
-    pub fn interrupt_status(&self) -> u32 {
-        self.page.load(reg::INTERRUPT_STATUS)
+    /// What the guest must have stored at `offset`, if only one value makes sense there now.
+    #[inline]
+    pub fn only_value(&self, offset: usize) -> Option<u64> {
+        match offset {
+            reg::QUEUE_NOTIFY if self.queues == 1 => Some(0),
+            // As the guest reads it.
+            reg::INTERRUPT_ACK => {
+                let bits = self.transport.interrupt_status().bits();
+                bits.is_power_of_two().then_some(bits.into())
+            }
+            _ => None,
+        }
     }
 
     /// The driver is ready: hands its queues to the backend. On an error the device needs a reset.

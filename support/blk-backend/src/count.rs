@@ -23,7 +23,7 @@ fn add(counter: &AtomicU64, amount: u64) {
 }
 
 impl Counting {
-    fn disk(&self, client: usize, disk: usize) -> Option<&'static DiskCounters> {
+    pub(crate) fn disk(&self, client: usize, disk: usize) -> Option<&'static DiskCounters> {
         self.page.disks.get(client)?.get(disk)
     }
 
@@ -57,6 +57,73 @@ impl Counting {
         count(counters, parsed, done.bytes, done.status);
         if let Some(slot) = counters.latency.get(bucket(done.now.saturating_sub(done.began))) {
             add(slot, 1);
+        }
+    }
+}
+
+/// Reads and writes of one disk that are answered in one go, without an error: what many of them have in common is counted
+/// once.
+pub(crate) struct Tally {
+    now: u64,
+    /// When those were submitted that are not in a latency slot yet, and how many they are.
+    began: u64,
+    pending: u64,
+    reads: u64,
+    read_bytes: u64,
+    writes: u64,
+    written_bytes: u64,
+}
+
+impl Tally {
+    /// Of none. They are found finished `now`.
+    #[inline]
+    pub(crate) fn new(now: u64) -> Self {
+        Self { now, began: 0, pending: 0, reads: 0, read_bytes: 0, writes: 0, written_bytes: 0 }
+    }
+
+    /// One more.
+    #[inline]
+    pub(crate) fn add(&mut self, counters: &DiskCounters, parsed: &Parsed, bytes: u64, began: u64) {
+        match parsed.operation {
+            Ok(Operation::Read { .. }) => {
+                self.reads = self.reads.wrapping_add(1);
+                self.read_bytes = self.read_bytes.wrapping_add(bytes);
+            }
+            Ok(Operation::Write { .. }) => {
+                self.writes = self.writes.wrapping_add(1);
+                self.written_bytes = self.written_bytes.wrapping_add(bytes);
+            }
+            _ => add(&counters.others, 1),
+        }
+        if began != self.began {
+            self.late(counters);
+            self.began = began;
+        }
+        self.pending = self.pending.wrapping_add(1);
+    }
+
+    #[inline]
+    fn late(&mut self, counters: &DiskCounters) {
+        let pending = core::mem::take(&mut self.pending);
+        if let Some(slot) = counters.latency.get(bucket(self.now.saturating_sub(self.began)))
+            && pending != 0
+        {
+            add(slot, pending);
+        }
+    }
+
+    /// That was all of them; so many of the disk are still with the device.
+    #[inline]
+    pub(crate) fn end(mut self, counters: &DiskCounters, in_flight: u16) {
+        self.late(counters);
+        counters.in_flight.store(in_flight.into(), Ordering::Relaxed);
+        if self.reads != 0 {
+            add(&counters.reads, self.reads);
+            add(&counters.read_bytes, self.read_bytes);
+        }
+        if self.writes != 0 {
+            add(&counters.writes, self.writes);
+            add(&counters.written_bytes, self.written_bytes);
         }
     }
 }

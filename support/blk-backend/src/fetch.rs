@@ -2,13 +2,12 @@
 //!
 //! The short way does nothing that `serve` does not do; it decides by fewer looks. What it does not take goes there.
 
-use partita_storage::device::{BlockDevice, Command, Request, SECTOR};
+use partita_protocol::MAX_QUEUES;
+use partita_storage::device::{BlockDevice, SECTOR};
 use partita_virtio::blk::plain;
 
 use crate::inflight::{Entry, Owner};
-use partita_protocol::MAX_QUEUES;
-
-use crate::{Backend, Client, Flight, Report, Ring};
+use crate::{Backend, Client, Flight, Report, Ring, Tables};
 
 impl<D: BlockDevice, R: Report> Backend<D, R> {
     /// Fetches chains, in turns, as far as the budget and the device's depth go.
@@ -28,10 +27,12 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             return;
         };
         loop {
-            *budget -= 1;
             // With limits every request is looked at.
-            let plain = !self.limits.any() && self.submit_plain(client_id, disk_id, queue_id);
-            let more = plain || self.serve(client_id, disk_id, queue_id);
+            if !self.limits.any() && self.submit_plain(client_id, disk_id, queue_id, budget) {
+                return;
+            }
+            *budget -= 1;
+            let more = self.serve(client_id, disk_id, queue_id);
             if !more || *budget == 0 || self.free == 0 || !self.turns.goes_on(client_id) {
                 return;
             }
@@ -42,52 +43,65 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         }
     }
 
-    /// Submits the next chain if it is a plain request and may be done as it is.
+    /// Submits the next chains as long as they are plain requests and may be done as they are. True if the turn is over; else
+    /// the next chain, if there is one, is for [`Backend::serve`].
     #[inline]
-    fn submit_plain(&mut self, client_id: usize, disk_id: usize, queue_id: usize) -> bool {
-        let below = self.device.properties();
-        let tables = &mut *self.tables;
-        let Some(Some(client)) = tables.clients.get_mut(client_id) else { return false };
+    fn submit_plain(
+        &mut self,
+        client_id: usize,
+        disk_id: usize,
+        queue_id: usize,
+        budget: &mut usize,
+    ) -> bool {
+        let Tables { clients, flights, .. } = &mut *self.tables;
+        let Some(Some(client)) = clients.get_mut(client_id) else { return false };
         let Some(Some(disk)) = client.disks.get_mut(disk_id) else { return false };
         let Some(Ring::Live(queue)) = disk.rings.get_mut(queue_id) else { return false };
-        let Some(plain) = plain(queue) else { return false };
-        let segment = plain.segment();
-        let fits = segment.len <= below.size_max;
-        let allowed = !plain.write() || !(below.read_only || disk.config.read_only || disk.write_through);
-        let sectors = segment.len / SECTOR as u32;
-        let at = disk.config.window.map(plain.sector(), sectors.into());
-        let id = self.free.trailing_zeros() as usize;
-        let (Some(sector), Some(flight), true) = (at, tables.flights.get_mut(id), fits && allowed) else {
-            return false;
-        };
+        let may_write = !(self.device.properties().read_only || disk.config.read_only || disk.write_through);
+        let (window, page) = (disk.config.window, self.page);
+        let (began, tick) = (self.now, self.recovery.now());
         let (client_no, disk_no, queue_no) = (client_id as u8, disk_id as u8, queue_id as u8);
-        let owner = Owner { client: client_no, disk: disk_no, queue: queue_no, head: plain.head };
-        self.page.set(id, Entry::Taken(owner));
-        let command = if plain.write() { Command::Write } else { Command::Read };
-        let request = Request { id: id as u16, command, sector, sectors, segments: &[segment] };
-        if self.device.submit(&request).is_err() {
-            self.page.set(id, Entry::Free);
-            return false;
+        let mut submitted = 0;
+        let over = loop {
+            let Some(plain) = plain(queue) else { break false };
+            let segment = plain.segment();
+            let id = self.free.trailing_zeros() as usize;
+            let at = window.map(plain.sector(), (segment.len / SECTOR as u32).into());
+            let (Some(sector), Some(flight)) = (at, flights.get_mut(id)) else { break false };
+            if plain.write() && !may_write {
+                break false;
+            }
+            let owner = Owner { client: client_no, disk: disk_no, queue: queue_no, head: plain.head };
+            page.set(id, Entry::Taken(owner));
+            if self.device.submit_one(id as u16, plain.write(), sector, segment).is_err() {
+                page.set(id, Entry::Free);
+                break false;
+            }
+            queue.skip();
+            let bytes = segment.len.into();
+            *flight = Some(Flight { owner, parsed: plain.parsed(), flush_next: false, bytes, began, tick });
+            // Its lowest bit was `id`.
+            self.free &= self.free.wrapping_sub(1);
+            submitted += 1;
+            *budget -= 1;
+            let in_credit = self.turns.charge(client_id, bytes);
+            if *budget == 0
+                || self.free == 0
+                || !in_credit
+                || client.in_flight.saturating_add(submitted) >= self.share
+            {
+                break true;
+            }
+        };
+        if submitted != 0 {
+            self.flying += submitted;
+            client.in_flight += submitted;
+            disk.in_flight += submitted;
+            if let Some(counting) = self.counting {
+                counting.in_flight(client_id, disk_id, disk.in_flight);
+            }
         }
-        queue.skip();
-        let bytes = segment.len.into();
-        *flight = Some(Flight {
-            owner,
-            parsed: plain.parsed(),
-            flush_next: false,
-            bytes,
-            began: self.now,
-            tick: self.recovery.now(),
-        });
-        self.free &= !(1 << id);
-        self.flying += 1;
-        client.in_flight += 1;
-        disk.in_flight += 1;
-        if let Some(counting) = self.counting {
-            counting.in_flight(client_id, disk_id, disk.in_flight);
-        }
-        self.turns.charge(client_id, bytes);
-        true
+        over
     }
 
     /// Clients with something to fetch whose share is not used up.

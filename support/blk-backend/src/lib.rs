@@ -54,6 +54,10 @@ pub const SEG_MAX: usize = 250;
 pub const MAX_FLIGHTS: usize = 63;
 /// Chains looked at in one [`Backend::run`].
 pub const BUDGET: usize = 128;
+/// A disk with so many reads and writes in flight asks its guest for no kicks: what comes next could only wait behind them,
+/// and the first completion shows it. A kick would cost an exit, two switches and the same look.
+pub const BUSY: u16 = 4;
+
 /// What somebody should know about. Called at most once for each thing that happens; the PD limits the rate.
 pub trait Report {
     /// The guest of cell `client` broke a rule on its disk: it sees DEVICE_NEEDS_RESET.
@@ -115,8 +119,8 @@ struct Disk {
     /// The guest did not negotiate FLUSH: its writes must be durable when they complete (5.2.6.2).
     write_through: bool,
     in_flight: u16,
-    /// Bit `queue`: used elements are written but not published.
-    unpublished: u8,
+    /// How many of them are neither reads nor writes.
+    others: u16,
     /// Where the turn among its queues stands.
     cursor: u8,
 }
@@ -128,6 +132,10 @@ struct Client {
     in_flight: u16,
     /// [`ring_bit`]: there may be chains to fetch.
     ready: u16,
+    /// [`ring_bit`]: used elements are written but not published.
+    unpublished: u16,
+    /// [`ring_bit`]: found empty and left without a wish for a kick, see [`BUSY`].
+    quiet: u16,
     /// Where the turn among its disks stands.
     cursor: u32,
 }
@@ -141,9 +149,15 @@ impl Disk {
             accepted: 0,
             write_through: false,
             in_flight: 0,
-            unpublished: 0,
+            others: 0,
             cursor: 0,
         }
+    }
+
+    /// Each of its completions comes soon, see [`BUSY`].
+    #[inline]
+    const fn is_busy(&self) -> bool {
+        self.in_flight >= BUSY && self.others == 0 && !self.write_through
     }
 
     /// A queue in use.
@@ -159,8 +173,12 @@ impl Disk {
     fn end(&mut self, state: State) {
         self.state = state;
         self.rings = [Ring::Absent; MAX_QUEUES];
-        self.unpublished = 0;
     }
+}
+
+/// [`ring_bit`] of all queues of a disk.
+const fn disk_bits(disk: usize) -> u16 {
+    ((1 << MAX_QUEUES) - 1) << (disk * MAX_QUEUES)
 }
 
 /// Bit of a queue among all of a client.
@@ -310,6 +328,8 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
                 disks: [const { None }; MAX_DISKS],
                 in_flight: 0,
                 ready: 0,
+                unpublished: 0,
+                quiet: 0,
                 cursor: 0,
             });
         }

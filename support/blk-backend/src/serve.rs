@@ -2,14 +2,17 @@
 
 use core::sync::atomic::Ordering;
 
-use partita_protocol::{MAX_DISKS, MAX_QUEUES};
+use partita_protocol::MAX_QUEUES;
 use partita_storage::device::{BlockDevice, Command, Completion, Health, Outcome, Refused, Request, SECTOR};
 use partita_virtio::blk::{BlkStatus, ID_BYTES, Limits, Operation, Parsed, parse};
 use partita_virtio::queue::{Chain, Fault, Queue};
 
-use crate::count::Done;
+use crate::count::{Done, Tally};
 use crate::inflight::{Entry, Owner};
-use crate::{BUDGET, Backend, Flight, MAX_FLIGHTS, Report, Ring, SEG_MAX, State, Tables, offer, ring_bit};
+use crate::{
+    BUDGET, Backend, Client, Flight, MAX_FLIGHTS, Report, Ring, SEG_MAX, State, Tables, disk_bits, offer,
+    ring_bit,
+};
 
 /// What became of a chain.
 enum Begun {
@@ -56,8 +59,15 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         let mut finished = 0u64;
         self.look_at_clock();
         // Each takes one of the requests in flight, and none is added here.
-        while let Some(completion) = self.device.complete() {
-            finished |= self.finish(completion);
+        let mut next = self.device.complete();
+        while let Some(completion) = next {
+            let done;
+            (done, next) = self.finish_plain(completion);
+            if done == 0 {
+                finished |= self.finish(completion);
+                next = self.device.complete();
+            }
+            finished |= done;
         }
         self.publish(finished);
         finished != 0
@@ -128,9 +138,11 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         };
         let begun = match queue.pop() {
             Ok(Some(chain)) => self.begin(client_id, disk_id, queue_id, chain, None),
+            Ok(None) if self.is_quiet(client_id, disk_id, queue_id) => return false,
             Ok(None) => {
                 #[cfg(test)]
                 crate::tests::before_sleep();
+                let Some(queue) = self.queue_mut(client_id, disk_id, queue_id) else { return false };
                 match queue.enable_kicks() {
                     Ok(true) => return true,
                     Ok(false) => {
@@ -157,6 +169,21 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
                 return false;
             }
         }
+        true
+    }
+
+    /// Whether an empty queue is left until the disk's next completion. If so, no kick is asked for.
+    fn is_quiet(&mut self, client_id: usize, disk_id: usize, queue_id: usize) -> bool {
+        let Some(client) = self.client(client_id) else { return false };
+        let Some(Some(disk)) = client.disks.get_mut(disk_id) else { return false };
+        if !disk.is_busy() {
+            return false;
+        }
+        if let Some(queue) = disk.queue(queue_id) {
+            let _ = queue.disable_kicks();
+        }
+        client.quiet |= ring_bit(disk_id, queue_id);
+        self.clear_ready(client_id, disk_id, queue_id);
         true
     }
 
@@ -274,6 +301,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             client.in_flight += 1;
             if let Some(Some(disk)) = client.disks.get_mut(disk_id) {
                 disk.in_flight += 1;
+                disk.others += u16::from(!is_transfer(parsed));
                 if let Some(counting) = counting {
                     counting.in_flight(client_id, disk_id, disk.in_flight);
                 }
@@ -298,6 +326,61 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             rest = after;
         }
         if self.tables.segments.bytes() < ID_BYTES as u64 { BlkStatus::IoErr } else { BlkStatus::Ok }
+    }
+
+    /// Completions of one queue from `first` on, as long as each did what was asked and that is all. Returns the bits of their
+    /// numbers, as [`Backend::finish`] does, and what is next; with no bits that is still `first`.
+    #[inline]
+    fn finish_plain(&mut self, first: Completion) -> (u64, Option<Completion>) {
+        let mut next = Some(first);
+        let Tables { flights, clients, .. } = &mut *self.tables;
+        let Some(Some(flight)) = flights.get(usize::from(first.id)) else { return (0, next) };
+        let of = flight.owner;
+        let (client_id, disk_id) = (usize::from(of.client), usize::from(of.disk));
+        let Some(Some(client)) = clients.get_mut(client_id) else { return (0, next) };
+        let Some(Some(disk)) = client.disks.get_mut(disk_id) else { return (0, next) };
+        let Some(Ring::Live(queue)) = disk.rings.get_mut(usize::from(of.queue)) else { return (0, next) };
+        let page = self.page;
+        let mut tally = Tally::new(self.now);
+        let counters = self.counting.and_then(|counting| counting.disk(client_id, disk_id));
+        let (mut bits, mut count, mut others) = (0u64, 0u16, 0u16);
+        while let Some(Completion { id, outcome: Outcome::Done }) = next {
+            let Some(place) = flights.get_mut(usize::from(id)) else { break };
+            let Some(flight) = place else { break };
+            let owner = flight.owner;
+            if (Owner { head: of.head, ..owner }) != of || flight.flush_next {
+                break;
+            }
+            let position = queue.next_used();
+            // A fault comes up again in `finish`, which says so.
+            if answer(queue, owner.head, &flight.parsed, BlkStatus::Ok).is_err() {
+                break;
+            }
+            page.set(id.into(), Entry::Finishing(owner, position));
+            if let Some(counters) = counters {
+                tally.add(counters, &flight.parsed, flight.bytes, flight.began);
+            }
+            others += u16::from(!is_transfer(&flight.parsed));
+            *place = None;
+            bits |= 1 << (id & 63);
+            count += 1;
+            next = self.device.complete();
+        }
+        if count != 0 {
+            self.flying = self.flying.saturating_sub(count);
+            client.in_flight = client.in_flight.saturating_sub(count);
+            disk.in_flight = disk.in_flight.saturating_sub(count);
+            disk.others = disk.others.saturating_sub(others);
+            if let Some(counters) = counters {
+                tally.end(counters, disk.in_flight);
+            }
+            client.unpublished |= ring_bit(disk_id, usize::from(of.queue));
+            self.unpublished |= 1 << client_id;
+            if client.look_again(disk_id) {
+                self.ready |= 1 << client_id;
+            }
+        }
+        (bits, next)
     }
 
     /// One completion. Returns the bit of its number if it is to be released after the used ring was published.
@@ -340,6 +423,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             return 1 << id;
         };
         disk.in_flight = disk.in_flight.saturating_sub(1);
+        disk.others = disk.others.saturating_sub(u16::from(!is_transfer(&flight.parsed)));
         if let Some(counting) = self.counting {
             let done = Done { bytes: flight.bytes, status, began: flight.began, now: self.now };
             counting.answered(client_id, disk_id, &flight.parsed, &done, disk.in_flight);
@@ -349,7 +433,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             (State::Live, Some(Ring::Live(queue))) => {
                 let position = queue.next_used();
                 let answered = answer(queue, owner.head, &flight.parsed, status);
-                disk.unpublished |= 1 << queue_id;
+                client.unpublished |= ring_bit(disk_id, queue_id);
                 page.set(id, Entry::Finishing(owner, position));
                 self.unpublished |= 1 << client_id;
                 answered.err()
@@ -371,6 +455,9 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             _ => None,
         };
         *place = None;
+        if client.look_again(disk_id) {
+            self.ready |= 1 << client_id;
+        }
         if let Some(fault) = fault {
             self.break_disk(client_id, disk_id, fault);
         }
@@ -386,18 +473,17 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         while clients != 0 {
             let client_id = clients.trailing_zeros() as usize;
             clients &= clients - 1;
-            for disk_id in 0..MAX_DISKS {
-                let Some(disk) = self.disk(client_id, disk_id) else { continue };
-                let mut queues = core::mem::take(&mut disk.unpublished);
-                while queues != 0 {
-                    let queue_id = queues.trailing_zeros() as usize;
-                    queues &= queues - 1;
-                    // None if an earlier one of them broke a rule.
-                    let Some(queue) = self.queue_mut(client_id, disk_id, queue_id) else { break };
-                    match queue.publish() {
-                        Ok(interrupt) => self.owe(client_id, disk_id, queue_id, interrupt),
-                        Err(fault) => self.break_disk(client_id, disk_id, fault),
-                    }
+            let Some(client) = self.client(client_id) else { continue };
+            let mut rings = core::mem::take(&mut client.unpublished);
+            while rings != 0 {
+                let ring = rings.trailing_zeros() as usize;
+                rings &= rings - 1;
+                let (disk_id, queue_id) = (ring / MAX_QUEUES, ring % MAX_QUEUES);
+                // None if an earlier one of the disk's broke a rule.
+                let Some(queue) = self.queue_mut(client_id, disk_id, queue_id) else { continue };
+                match queue.publish() {
+                    Ok(interrupt) => self.owe(client_id, disk_id, queue_id, interrupt),
+                    Err(fault) => self.break_disk(client_id, disk_id, fault),
                 }
             }
         }
@@ -406,8 +492,8 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             let id = rest.trailing_zeros() as usize;
             rest &= rest - 1;
             self.page.set(id, Entry::Free);
-            self.release_id(id);
         }
+        self.free |= finished & self.all;
     }
 
     pub(crate) fn release_id(&mut self, id: usize) {
@@ -424,8 +510,13 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
 
     /// Counts each queue's notification once per run, however many batches it had.
     fn settle(&mut self) {
-        for (client, rings) in self.tables.clients.iter().zip(&mut self.owing) {
-            let Some(client) = client else { continue };
+        // Whom nothing is owed may be among them.
+        let mut clients = self.notify;
+        while clients != 0 {
+            let client_id = clients.trailing_zeros() as usize;
+            clients &= clients - 1;
+            let Some(Some(client)) = self.tables.clients.get(client_id) else { continue };
+            let Some(rings) = self.owing.get_mut(client_id) else { continue };
             while *rings != 0 {
                 let ring = rings.trailing_zeros() as usize;
                 *rings &= *rings - 1;
@@ -509,7 +600,24 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
     }
 }
 
+/// It is a read or a write.
+const fn is_transfer(parsed: &Parsed) -> bool {
+    matches!(parsed.operation, Ok(Operation::Read { .. } | Operation::Write { .. }))
+}
+
+impl Client {
+    /// A request of the disk is done: its quiet queues are ready again. True if there are some.
+    #[inline]
+    fn look_again(&mut self, disk_id: usize) -> bool {
+        let quiet = self.quiet & disk_bits(disk_id);
+        self.quiet &= !quiet;
+        self.ready |= quiet;
+        quiet != 0
+    }
+}
+
 /// Status byte last, then the used element.
+#[inline]
 fn answer(queue: &mut Queue, head: u16, parsed: &Parsed, status: BlkStatus) -> Result<(), Fault> {
     queue.ram().write(parsed.status, &[status as u8])?;
     queue.push(head, parsed.used_len(status))

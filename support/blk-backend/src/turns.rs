@@ -34,6 +34,9 @@ impl Turns {
         if eligible == 0 {
             return None;
         }
+        if ready.is_power_of_two() {
+            return Some(self.alone(ready.trailing_zeros() as usize));
+        }
         if self.in_credit(ready).is_none() {
             // As many rounds at once as the least indebted needs.
             let least = self.members(ready).filter_map(|c| self.credit.get(c)).max().copied().unwrap_or(0);
@@ -47,6 +50,17 @@ impl Turns {
         let client = self.in_credit(eligible).or_else(|| self.members(eligible).next())?;
         self.at = client;
         Some(client)
+    }
+
+    /// [`Turns::next`] for a client that is ready as the only one.
+    #[inline]
+    fn alone(&mut self, client: usize) -> usize {
+        if let Some(credit) = self.credit.get_mut(client).filter(|credit| **credit <= 0) {
+            let rounds = credit.saturating_neg() / QUANTUM + 1;
+            *credit = credit.saturating_add(rounds.saturating_mul(QUANTUM)).min(QUANTUM);
+        }
+        self.at = client;
+        client
     }
 
     /// The members of `clients`, from the current place on.
@@ -65,15 +79,17 @@ impl Turns {
         self.members(clients).find(|c| self.credit.get(*c).is_some_and(|credit| *credit > 0))
     }
 
-    /// A request of `bytes` was begun. The turn passes on when the credit is used up.
-    pub fn charge(&mut self, client: usize, bytes: u64) {
-        if let Some(credit) = self.credit.get_mut(client) {
-            let bytes = i64::try_from(bytes).unwrap_or(i64::MAX / 2);
-            *credit = credit.saturating_sub(bytes.saturating_add(REQUEST)).max(-DEBT);
-            if *credit <= 0 && self.at == client {
-                self.at = (client + 1) % MAX_CELLS;
-            }
+    /// A request of `bytes` was begun. The turn passes on when the credit is used up; true if it is not.
+    #[inline]
+    pub fn charge(&mut self, client: usize, bytes: u64) -> bool {
+        let Some(credit) = self.credit.get_mut(client) else { return false };
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX / 2);
+        *credit = credit.saturating_sub(bytes.saturating_add(REQUEST)).max(-DEBT);
+        let in_credit = *credit > 0;
+        if !in_credit && self.at == client {
+            self.at = (client + 1) % MAX_CELLS;
         }
+        in_credit
     }
 
     /// The client may begin another request in this turn.
@@ -122,6 +138,21 @@ mod tests {
     }
 
     proptest! {
+        /// The short way for a client that is alone does what the long one does.
+        #[test]
+        fn alone_is_no_exception(credit in -DEBT..=QUANTUM, client in 0..MAX_CELLS, at in 0..MAX_CELLS) {
+            let mut turns = Turns { credit: [QUANTUM; MAX_CELLS], at };
+            turns.credit[client] = credit;
+            let mut long = Turns { credit: turns.credit, at };
+            // Another one that is ready, but so deep in debt that it changes nothing.
+            let other = (client + 1) % MAX_CELLS;
+            long.credit[other] = -DEBT - 1;
+            let ready = 1 << client | 1 << other;
+            prop_assert_eq!(turns.next(1 << client, 1 << client), Some(client));
+            prop_assert_eq!(long.next(ready, ready), Some(client));
+            prop_assert_eq!((turns.credit[client], turns.at), (long.credit[client], long.at));
+        }
+
         /// Between clients that always have requests, shares differ by no more than a turn and the largest request.
         #[test]
         fn fair(requests in prop::collection::vec(0u64..4_000_000, 3), steps in 1usize..3000, members in 1u16..8) {

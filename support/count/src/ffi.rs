@@ -28,6 +28,12 @@ pub const NO_REGS: c_int = 0;
 /// `QEMU_PLUGIN_INLINE_ADD_U64`
 pub const ADD_U64: c_int = 0;
 
+/// `QEMU_PLUGIN_MEM_W`
+pub const STORES: c_int = 2;
+
+/// `qemu_plugin_vcpu_mem_cb_t`: vCPU, `qemu_plugin_meminfo_t`, virtual address, what was passed.
+pub type AccessCallback = extern "C" fn(c_uint, u32, u64, *mut c_void);
+
 /// `qemu_plugin_vcpu_udata_cb_t`
 pub type Callback = extern "C" fn(c_uint, *mut c_void);
 
@@ -63,6 +69,8 @@ api! {
     register_atexit = "register_atexit_cb": fn(PluginId, extern "C" fn(PluginId, *mut c_void), *mut c_void);
     register_tb_exec = "register_vcpu_tb_exec_cb": fn(*mut Tb, Callback, c_int, *mut c_void);
     register_insn_exec = "register_vcpu_insn_exec_cb": fn(*mut Insn, Callback, c_int, *mut c_void);
+    register_mem = "register_vcpu_mem_cb": fn(*mut Insn, AccessCallback, c_int, c_int, *mut c_void);
+    mem_size_shift = "mem_size_shift": fn(u32) -> c_uint;
     register_insn_add = "register_vcpu_insn_exec_inline_per_vcpu": fn(*mut Insn, c_int, U64, u64);
     tb_vaddr = "tb_vaddr": fn(*const Tb) -> u64;
     tb_n_insns = "tb_n_insns": fn(*const Tb) -> usize;

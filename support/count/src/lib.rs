@@ -9,6 +9,11 @@
 //! level that no compiler emits. At each mark the counters are noted; at the end they are written to the file that the
 //! argument `out=` names, a line a mark, after a line that names the columns. Programs are given as `pd=NAME:FILE`.
 //!
+//! With `strangers=guest` code at addresses of PDs that is in none of the programs counts as the guest's: its programs may be
+//! linked there.
+//!
+//! With `stores=1` the bytes that seL4 and each PD store are counted as well: who copies what.
+//!
 //! With `profile=FILE` the blocks that ran since the last mark are written there as well, with how often they ran.
 
 mod ffi;
@@ -22,7 +27,7 @@ use std::{
     io::{BufWriter, Write as _},
     ptr,
     sync::{
-        Mutex, PoisonError,
+        Mutex, OnceLock, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
@@ -82,9 +87,18 @@ static PD_ENTRIES: AtomicU64 = AtomicU64::new(0);
 /// Times each PD was switched to from somebody else.
 static RUNS: [AtomicU64; SLOTS] = [const { AtomicU64::new(0) }; SLOTS];
 
+/// Bytes stored, by slot.
+static STORED: [AtomicU64; SLOTS] = [const { AtomicU64::new(0) }; SLOTS];
+/// `qemu_plugin_mem_size_shift`, once it is known.
+static SIZE_SHIFT: OnceLock<unsafe extern "C" fn(u32) -> c_uint> = OnceLock::new();
+
 /// One vCPU, so a load and a store do.
 fn add(counter: &AtomicU64) {
-    counter.store(counter.load(Relaxed) + 1, Relaxed);
+    add_to(counter, 1);
+}
+
+fn add_to(counter: &AtomicU64, more: u64) {
+    counter.store(counter.load(Relaxed) + more, Relaxed);
 }
 
 /// A block that was translated, for the profile.
@@ -104,6 +118,10 @@ struct State {
     out: String,
     profile: Option<BufWriter<File>>,
     blocks: Vec<Block>,
+    /// Stores are counted.
+    stores: bool,
+    /// What is in no program is the guest's.
+    strangers: bool,
 }
 
 // SAFETY: the pointers in it belong to QEMU's scoreboards, which QEMU lets every thread use.
@@ -118,6 +136,10 @@ impl State {
         line.extend([&EXITS, &PD_ENTRIES].map(|counter| counter.load(Relaxed)));
         let runs = RUNS.get(Class::Pd as usize..self.counters.len()).unwrap_or_default();
         line.extend(runs.iter().map(|counter| counter.load(Relaxed)));
+        if self.stores {
+            let stored = STORED.get(..self.counters.len()).unwrap_or_default();
+            line.extend(stored.iter().map(|counter| counter.load(Relaxed)));
+        }
         self.marks.push(line);
         if let Err(error) = self.note_profile() {
             eprintln!("count: cannot write the profile: {error}");
@@ -144,8 +166,14 @@ impl State {
     fn report(&self) -> String {
         let names = names(&self.programs);
         let runs = names.iter().skip(Class::Pd as usize).map(|name| format!("runs:{name}"));
-        let columns: Vec<String> =
-            names.iter().cloned().chain(["exits".into(), "pd_entries".into()]).chain(runs).collect();
+        let stored = names.iter().filter(|_| self.stores).map(|name| format!("stored:{name}"));
+        let columns: Vec<String> = names
+            .iter()
+            .cloned()
+            .chain(["exits".into(), "pd_entries".into()])
+            .chain(runs)
+            .chain(stored)
+            .collect();
         let mut text = format!("# {}\n", columns.join(" "));
         for mark in &self.marks {
             let words: Vec<String> = mark.iter().map(ToString::to_string).collect();
@@ -174,7 +202,8 @@ impl State {
         // This is a copy, as the machine may write it; it does not, while it runs from there.
         let page = unsafe { host.byte_sub(offset).cast::<[u8; PAGE]>().read_volatile() };
         let found = self.programs.of(address - offset as u64, host.addr() - offset, &page);
-        found.map_or(class as usize, |program| class as usize + 1 + program)
+        let unknown = if self.strangers { Class::GuestUser } else { class };
+        found.map_or(unknown as usize, |program| class as usize + 1 + program)
     }
 }
 
@@ -212,6 +241,14 @@ extern "C" fn block_runs(_vcpu: c_uint, slot: *mut c_void) {
 extern "C" fn block_hit(_vcpu: c_uint, runs: *mut c_void) {
     // SAFETY: `block_translated` passes a counter that is never freed.
     add(unsafe { &*runs.cast::<AtomicU64>() });
+}
+
+/// A store of seL4 or a PD; `slot` is whose.
+extern "C" fn stores(_vcpu: c_uint, info: u32, _address: u64, slot: *mut c_void) {
+    if let (Some(stored), Some(shift)) = (STORED.get(slot.addr()), SIZE_SHIFT.get()) {
+        // SAFETY: QEMU's function, with what QEMU gave.
+        add_to(stored, 1 << unsafe { shift(info) });
+    }
 }
 
 extern "C" fn mark_runs(_vcpu: c_uint, _: *mut c_void) {
@@ -257,6 +294,10 @@ extern "C" fn block_translated(_id: PluginId, tb: *mut Tb) {
             let insn: *mut Insn = (api.tb_get_insn)(tb, n);
             // Each by itself: a block that an exception leaves early counts as far as it ran.
             (api.register_insn_add)(insn, ffi::ADD_U64, *counter, 1);
+            if state.stores && !Class::is_guest(slot) {
+                let slot = ptr::without_provenance_mut(slot);
+                (api.register_mem)(insn, stores, ffi::NO_REGS, ffi::STORES, slot);
+            }
             let mut bytes = [0_u8; 4];
             if (api.insn_data)(insn, bytes.as_mut_ptr().cast(), bytes.len()) == bytes.len() && bytes == MARK {
                 (api.register_insn_exec)(insn, mark_runs, ffi::NO_REGS, ptr::null_mut());
@@ -280,6 +321,8 @@ extern "C" fn ends(_id: PluginId, _: *mut c_void) {
 struct Arguments {
     out: String,
     profile: Option<String>,
+    stores: bool,
+    strangers: bool,
     programs: Programs,
 }
 
@@ -290,6 +333,8 @@ impl Arguments {
             match argument.split_once('=') {
                 Some(("out", file)) => file.clone_into(&mut parsed.out),
                 Some(("profile", file)) => parsed.profile = Some(file.to_owned()),
+                Some(("stores", "1")) => parsed.stores = true,
+                Some(("strangers", "guest")) => parsed.strangers = true,
                 Some(("pd", program)) => parsed.programs.list.push(Program::open(program)?),
                 _ => return Err(format!("unknown argument {argument}")),
             }
@@ -305,7 +350,7 @@ impl Arguments {
 }
 
 fn install(id: PluginId, arguments: impl Iterator<Item = String>) -> Result<(), String> {
-    let Arguments { out, profile, programs } = Arguments::parse(arguments)?;
+    let Arguments { out, profile, stores, strangers, programs } = Arguments::parse(arguments)?;
     let api = Api::find().ok_or("needs QEMU 9.1 or newer")?;
     let open = |path: String| {
         File::create(&path).map(BufWriter::new).map_err(|error| format!("cannot write {path}: {error}"))
@@ -315,7 +360,9 @@ fn install(id: PluginId, arguments: impl Iterator<Item = String>) -> Result<(), 
     // SAFETY: called during installation, as QEMU demands; the element is a u64.
     let counter = |_| U64 { score: unsafe { (api.scoreboard_new)(size_of::<u64>()) }, offset: 0 };
     let counters = (0..slots).map(counter).collect();
-    let state = State { id, api, programs, counters, marks: Vec::new(), out, profile, blocks: Vec::new() };
+    let _ = SIZE_SHIFT.set(api.mem_size_shift);
+    let (marks, blocks) = (Vec::new(), Vec::new());
+    let state = State { id, api, programs, counters, marks, out, profile, blocks, stores, strangers };
     *STATE.lock().unwrap_or_else(PoisonError::into_inner) = Some(state);
     watch(id);
     Ok(())
@@ -395,6 +442,9 @@ mod tests {
     fn arguments_are_checked() {
         let parse = |list: &[&str]| Arguments::parse(list.iter().map(ToString::to_string));
         assert_eq!(parse(&["out=/x", "profile=/y"]).unwrap().profile.as_deref(), Some("/y"));
+        assert!(parse(&["out=/x", "stores=1"]).unwrap().stores && !parse(&["out=/x"]).unwrap().stores);
+        assert!(parse(&["out=/x", "strangers=guest"]).unwrap().strangers);
+        assert!(parse(&["out=/x", "stores=2"]).is_err() && parse(&["out=/x", "strangers=pd"]).is_err());
         assert!(parse(&[]).is_err() && parse(&["out=/x", "what"]).is_err());
         assert!(parse(&["out=/x", "pd=vmm:/nonexistent"]).is_err());
     }

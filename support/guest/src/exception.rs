@@ -1,5 +1,6 @@
-//! Gives a guest an exception that the hardware did not: an Undefined Instruction for a trapped system register, which is
-//! what a core without that register would do (Arm ARM D1.3, AArch64.TakeException to EL1).
+//! Gives a guest an exception that the hardware did not (Arm ARM D1.3, AArch64.TakeException to EL1): an Undefined
+//! Instruction for a trapped system register, which is what a core without that register would do, and a synchronous
+//! external abort for a store that the machine refuses, which is what a bus would answer.
 
 /// PSTATE after an exception to EL1: EL1h with D, A, I and F masked.
 pub const EL1H_MASKED: u64 = 0x3c5;
@@ -22,6 +23,27 @@ pub struct Entry {
 /// An Undefined Instruction exception at `pc`, where `pstate` and `vbar` (VBAR_EL1) are the guest's and `esr` tells the
 /// length of the instruction.
 pub const fn undefined(pc: u64, pstate: u64, vbar: u64, esr: u32) -> Entry {
+    enter(pc, pstate, vbar, esr & INSTRUCTION_LENGTH)
+}
+
+/// A Data Abort exception at `pc` for the access that `esr` (ESR_EL2 of a data abort) describes: synchronous external abort,
+/// not on a table walk. FAR_EL1 is told invalid (FnV), as a bus may leave it: the faulting virtual address is not known.
+pub const fn external_abort(pc: u64, pstate: u64, vbar: u64, esr: u32) -> Entry {
+    const WRITE: u32 = 1 << 6;
+    const CACHE_MAINTENANCE: u32 = 1 << 8;
+    const FAR_NOT_VALID: u32 = 1 << 10;
+    const SYNCHRONOUS_EXTERNAL: u32 = 0x10;
+    // EC: Data Abort from a lower exception level, or from this one.
+    let class: u32 = if pstate & 0xf == 0 { 0x24 } else { 0x25 };
+    let kept = esr & (INSTRUCTION_LENGTH | WRITE | CACHE_MAINTENANCE);
+    enter(pc, pstate, vbar, class << 26 | kept | FAR_NOT_VALID | SYNCHRONOUS_EXTERNAL)
+}
+
+/// ESR_ELx.IL.
+const INSTRUCTION_LENGTH: u32 = 1 << 25;
+
+/// A synchronous exception to EL1 with this syndrome.
+const fn enter(pc: u64, pstate: u64, vbar: u64, esr: u32) -> Entry {
     let offset = match pstate & 0x1f {
         0x04 => 0x000,                     // EL1t
         0x05 => 0x200,                     // EL1h
@@ -33,7 +55,7 @@ pub const fn undefined(pc: u64, pstate: u64, vbar: u64, esr: u32) -> Entry {
         pstate: EL1H_MASKED,
         elr: pc,
         spsr: pstate,
-        esr: (esr & (1 << 25)) as u64,
+        esr: esr as u64,
     }
 }
 
@@ -51,5 +73,16 @@ mod tests {
         assert_eq!(from(0x4).pc & 0x7ff, 0x000);
         assert_eq!(from(0x0).pc & 0x7ff, 0x400);
         assert_eq!(from(0x10).pc & 0x7ff, 0x600);
+    }
+
+    #[test]
+    fn an_external_abort_tells_what_the_access_was_and_not_where() {
+        // A store of x7, permission fault of level 3.
+        let from = |pstate, esr| external_abort(0x1000, pstate, 0x8000, esr).esr;
+        assert_eq!(from(0x3c5, 0x9387_004f), 0x25 << 26 | 1 << 25 | 1 << 10 | 1 << 6 | 0x10);
+        assert_eq!(from(0x0, 0x9387_004f), 0x24 << 26 | 1 << 25 | 1 << 10 | 1 << 6 | 0x10);
+        assert_eq!(from(0x10, 0x9000_010f), 0x24 << 26 | 1 << 10 | 1 << 8 | 0x10);
+        let entry = external_abort(0x1000, 0x5, 0x8000, 0x9387_004f);
+        assert_eq!((entry.pc, entry.elr, entry.spsr, entry.pstate), (0x8200, 0x1000, 0x5, EL1H_MASKED));
     }
 }

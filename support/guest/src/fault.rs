@@ -148,6 +148,12 @@ pub const fn data_abort(esr: u32, ipa: u64) -> Result<Access, Undecodable> {
     })
 }
 
+/// Whether this is a data access, not one of a table walk, that the rights of a page which is there forbid (Arm ARM
+/// D24.2.40, DFSC 0b0011xx).
+pub const fn is_forbidden(esr: u32) -> bool {
+    class(esr) == 0x24 && esr & 0x3c == 0x0c && esr & (1 << 7) == 0
+}
+
 /// A trapped system register access (MRS or MSR).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SystemRegister {

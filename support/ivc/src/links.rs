@@ -5,6 +5,9 @@
 //! exactly when the two counts differ. So a broker that was restarted compares them ([`Links::recover`]) and is where
 //! it was; doorbells that were rung meanwhile arrive as one.
 //!
+//! The lives of guests travel the same way: a VMM counts its guest's starts and stops, the broker copies the count to every
+//! peer, and whose copy has changed is told. So a peer that stops without a word is noticed as soon as a doorbell is.
+//!
 //! What a VMM writes is data from outside. Any count is a count: the worst that a wrong one does is one doorbell too many
 //! on a link that this cell is part of.
 
@@ -12,7 +15,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use heapless::Vec;
 use partita_config::Config;
-use partita_protocol::links::{DoorbellRx, DoorbellTx, LinkCounters, LinkStats};
+use partita_protocol::links::{DoorbellRx, DoorbellTx, LinkCounters, LinkStats, runs};
 use partita_protocol::{MAX_CELL_LINKS, MAX_CELLS, MAX_PEERS};
 
 /// A cell as another peer of a link.
@@ -87,7 +90,7 @@ impl<'a> Links<'a> {
         Self { members, stats }
     }
 
-    /// A cell's VMM has notified: passes its doorbells on. Answers which cells' VMMs are to be notified, one bit each. Takes
+    /// A cell's VMM has notified: passes its doorbells and its guest's life on. Answers which cells' VMMs are to be notified, one bit each. Takes
     /// the same few steps whatever the counters say.
     #[must_use]
     pub fn ring(&mut self, cell: usize) -> u16 {
@@ -99,6 +102,12 @@ impl<'a> Links<'a> {
             for (target, peer) in part.peers.iter().enumerate().filter(|(target, _)| *target != part.me) {
                 let Some(peer) = peer else { continue };
                 let Some(Some(other)) = self.members.get(peer.cell) else { continue };
+                if let Some(known) = other.rx.lives.get(peer.place).and_then(|peers| peers.get(part.me))
+                    && let (life, 1..) = behind(&source.tx.life, known)
+                {
+                    known.store(life, Ordering::Release);
+                    notify |= 1 << peer.cell;
+                }
                 let rung = source.tx.rung.get(place).and_then(|peers| peers.get(target));
                 let taken = other.rx.taken.get(peer.place).and_then(|peers| peers.get(part.me));
                 let (Some(rung), Some(taken)) = (rung, taken) else { continue };
@@ -109,7 +118,7 @@ impl<'a> Links<'a> {
                 if let Some(counter) = stats.rung.get(part.me) {
                     add(counter, count.into());
                 }
-                if other.tx.running.load(Ordering::Acquire) != 0 {
+                if runs(other.tx.life.load(Ordering::Acquire)) {
                     if let Some(delivered) = other.rx.delivered.get(peer.place) {
                         let next = delivered.load(Ordering::Relaxed).wrapping_add(1);
                         delivered.store(next, Ordering::Release);
@@ -180,7 +189,9 @@ mod tests {
     impl World {
         fn running() -> Self {
             let world = Self::default();
-            world.tx.iter().for_each(|tx| tx.running.store(1, Ordering::Relaxed));
+            world.tx.iter().for_each(|tx| tx.life.store(1, Ordering::Relaxed));
+            let config = partita_config::parse(TEXT.as_bytes()).unwrap();
+            let _ = Links::new(&config, |cell| (&world.tx[cell], &world.rx[cell]), &world.stats).recover();
             world
         }
         fn links(&self) -> Links<'_> {
@@ -238,16 +249,37 @@ mod tests {
         let mut links = world.links();
         (0..5).for_each(|_| world.bell(0, 0, 1));
         assert_eq!(links.ring(0), 2);
-        world.tx[1].running.store(0, Ordering::Relaxed);
+        world.tx[1].life.store(2, Ordering::Relaxed);
         (0..3).for_each(|_| world.bell(0, 0, 1));
         assert_eq!(links.ring(0), 0);
-        world.tx[1].running.store(1, Ordering::Relaxed);
+        world.tx[1].life.store(3, Ordering::Relaxed);
         assert_eq!(links.ring(0), 0, "not for the guest that runs now");
         let stats = &world.stats.links[0];
         assert_eq!(
             (count(&stats.rung), count(&stats.delivered), count(&stats.dropped)),
             ([8, 0, 0, 0], [0, 1, 0, 0], [0, 3, 0, 0])
         );
+    }
+
+    #[test]
+    fn peers_hear_of_a_life_once_and_strangers_never() {
+        let world = World::running();
+        let mut links = world.links();
+        let known = |cell: usize, place: usize| {
+            world.rx[cell].lives[place].each_ref().map(|life| life.load(Ordering::Relaxed))
+        };
+        assert_eq!((known(0, 0), known(1, 1)), ([0, 1, 1, 0], [1, 0, 0, 0]), "its own is its VMM's");
+        world.tx[2].life.store(2, Ordering::Relaxed);
+        assert_eq!(links.ring(2), 0b011, "a and b; d is in no link with c");
+        assert_eq!(links.ring(2), 0);
+        assert_eq!((known(0, 0), known(1, 0), known(3, 0)), ([0, 1, 2, 0], [1, 0, 2, 0], [0, 1, 0, 0]));
+        // Two changes are one piece of news, and a life that wraps is one as well.
+        world.tx[2].life.store(4, Ordering::Relaxed);
+        assert_eq!(links.ring(2), 0b011);
+        world.tx[2].life.store(1, Ordering::Relaxed);
+        assert_eq!((links.ring(2), known(0, 0)), (0b011, [0, 1, 1, 0]));
+        let all: u32 = world.rx.iter().map(|rx| rx.delivered[0].load(Ordering::Relaxed)).sum();
+        assert_eq!(all, 0, "a life is no doorbell");
     }
 
     proptest! {

@@ -11,6 +11,7 @@ use std::{
 use clap::{Parser, Subcommand};
 use partita_pipe::linux::{Link, LinuxPipe};
 use partita_pipe::pattern::{Checksum, Pattern};
+use partita_protocol::links::runs;
 
 /// Bytes and messages over a shared-memory link.
 #[derive(Parser)]
@@ -118,6 +119,11 @@ fn run(cli: &Cli) -> io::Result<()> {
                 link.me(),
                 link.peers()
             );
+            for peer in (0..link.peers()).filter(|peer| *peer != link.me()) {
+                let life = link.life(peer);
+                let state = if runs(life) { "runs" } else { "does not run" };
+                println!("peer {peer} {state}, start {}", life.div_ceil(2));
+            }
             Ok(())
         }
         Command::Send { file } => {

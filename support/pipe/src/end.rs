@@ -306,12 +306,17 @@ impl<'a> End<'a> {
         self.bell = true;
     }
 
+    /// Whether a stream has begun.
+    pub const fn is_connected(&self) -> bool {
+        self.duplex.is_some()
+    }
+
     /// Whether the other end has closed in good order.
     pub fn is_closed(&self) -> bool {
         self.met != 0 && self.pair.closed(self.met)
     }
 
-    /// The link says that the other end's cell does not run: the stream breaks off, unless it ended in good order.
+    /// The link says that the other end's guest was stopped: the stream breaks off, unless it ended in good order.
     pub fn peer_is_down(&mut self) {
         if self.duplex.is_some() && !self.is_closed() && self.error.is_none() {
             self.fail(Error::Reset);

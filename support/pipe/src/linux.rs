@@ -11,10 +11,13 @@ use std::ptr::NonNull;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
+use partita_protocol::MAX_PEERS;
 use partita_protocol::layout::size::PAGE;
-use partita_protocol::links::{IPI_INVOKE, IVC_ID, MAX_PEERS_WORD, OUT_SEC_SIZE, PEER_ID, RW_SEC_SIZE};
+use partita_protocol::links::{
+    IPI_INVOKE, IVC_ID, MAX_PEERS_WORD, OUT_SEC_SIZE, PEER_ID, PEER_LIVES, RW_SEC_SIZE,
+};
 
-use crate::{Bell, End, Error, Pipe, Sections};
+use crate::{Bell, Error, Pipe, Sections};
 
 impl From<Error> for io::Error {
     fn from(error: Error) -> Self {
@@ -95,6 +98,11 @@ impl Link {
     /// This cell's number among them.
     pub fn me(&self) -> u32 {
         self.word(PEER_ID)
+    }
+
+    /// The life of a peer's guest: odd while it runs. 0: it never did, or the hypervisor does not tell.
+    pub fn life(&self, peer: u32) -> u32 {
+        if (peer as usize) < MAX_PEERS { self.word(PEER_LIVES + 4 * peer as usize) } else { 0 }
     }
 
     /// Bytes of the section that all write, and of each peer's output section.
@@ -188,9 +196,8 @@ impl Link {
         // SAFETY: both mappings stay until the pipe is gone: `LinuxPipe` drops the end before them. The lock keeps every
         // other process that goes by it from writing to our section.
         let sections = unsafe { Sections::at(mine.at, yours.at, mine.size) }?;
-        let end = End::open(sections, me, partner)?;
         let bell = DeviceBell { link: self, partner, limit };
-        Ok(LinuxPipe { pipe: Pipe::new(end, bell), _maps: [mine, yours] })
+        Ok(LinuxPipe { pipe: Pipe::open(sections, me, partner, bell)?, _maps: [mine, yours] })
     }
 }
 
@@ -212,6 +219,10 @@ impl Bell for DeviceBell {
             // No descriptor of ours makes poll(2) fail.
             Ok(false) | Err(_) => Err(Error::WouldBlock),
         }
+    }
+
+    fn peer_life(&mut self) -> u32 {
+        self.link.life(self.partner)
     }
 }
 

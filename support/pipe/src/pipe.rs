@@ -1,6 +1,6 @@
 //! Blocking on top of [`End`].
 
-use crate::end::{End, Error, Ready, Wait};
+use crate::end::{End, Error, Ready, Sections, Wait};
 
 /// The doorbells of a link, as one end has them.
 pub trait Bell {
@@ -11,9 +11,10 @@ pub trait Bell {
     /// # Errors
     /// [`Error::WouldBlock`]: it did not ring in the time that the caller is ready to wait.
     fn wait(&mut self) -> Result<(), Error>;
-    /// Whether the other end's cell runs, as far as the link tells.
-    fn peer_runs(&mut self) -> bool {
-        true
+    /// The life of the other end's guest (`protocol::links::PEER_LIVES`); 0: the link does not tell. The doorbell rings when
+    /// it changes, and the change is seen here before that.
+    fn peer_life(&mut self) -> u32 {
+        0
     }
 }
 
@@ -21,14 +22,21 @@ pub trait Bell {
 pub struct Pipe<'a, B: Bell> {
     end: End<'a>,
     bell: B,
+    /// The life of the other end's guest, as it was seen before the stream began.
+    life: u32,
 }
 
 impl<'a, B: Bell> Pipe<'a, B> {
-    /// An end that has just been opened.
-    pub fn new(end: End<'a>, bell: B) -> Self {
-        let mut pipe = Self { end, bell };
+    /// Opens this end (peer `me` of the link), to talk to peer `partner`. An earlier life of this end is over with it.
+    ///
+    /// # Errors
+    /// [`Error::Busy`]: `partner` talks to another peer.
+    pub fn open(sections: Sections<'a>, me: u32, partner: u32, mut bell: B) -> Result<Self, Error> {
+        // Before the other end can meet this one.
+        let life = bell.peer_life();
+        let mut pipe = Self { end: End::open(sections, me, partner)?, bell, life };
         pipe.tell();
-        pipe
+        Ok(pipe)
     }
 
     /// The doorbell.
@@ -47,6 +55,17 @@ impl<'a, B: Bell> Pipe<'a, B> {
         }
     }
 
+    /// A guest that was stopped does not say so in its section: the link does. A life is noted only as long as there is no
+    /// stream, so that a guest which stops and starts while a stream comes to be ends it, rather than being missed.
+    fn look(&mut self) {
+        let life = self.bell.peer_life();
+        if !self.end.is_connected() {
+            self.life = life;
+        } else if life != self.life {
+            self.end.peer_is_down();
+        }
+    }
+
     /// Does `action`, and again after each doorbell as long as it would block.
     fn block<R>(
         &mut self,
@@ -54,13 +73,11 @@ impl<'a, B: Bell> Pipe<'a, B> {
         mut action: impl FnMut(&mut End<'a>) -> Result<R, Error>,
     ) -> Result<R, Error> {
         loop {
+            self.look();
             let result = action(&mut self.end);
             self.tell();
             if !matches!(result, Err(Error::WouldBlock)) {
                 return result;
-            }
-            if !self.bell.peer_runs() {
-                self.end.peer_is_down();
             }
             let ready = self.end.arm(wait);
             self.tell();
@@ -141,6 +158,7 @@ impl<'a, B: Bell> Pipe<'a, B> {
 
     /// Without waiting: what [`End`] offers, with the doorbell rung if it has to be.
     pub fn now<R>(&mut self, action: impl FnOnce(&mut End<'a>) -> R) -> R {
+        self.look();
         let result = action(&mut self.end);
         self.tell();
         result

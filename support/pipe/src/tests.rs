@@ -18,13 +18,20 @@ fn sections<const N: usize>(words: usize) -> [Section; N] {
     core::array::from_fn(|_| Section { session: Session::new(), header: Header::new(), data: data() })
 }
 
-fn open<'a>(all: &'a [Section], me: usize, partner: usize) -> Result<End<'a>, Error> {
+fn pair(all: &[Section], me: usize, partner: usize) -> Sections<'_> {
     let (mine, yours) = (&all[me], &all[partner]);
-    let sections = Sections::new(
+    Sections::new(
         (&mine.session, Mine::new(&mine.header, &mine.data)),
         (&yours.session, Yours::new(&yours.header, &yours.data)),
-    );
-    End::open(sections, me as u32, partner as u32)
+    )
+}
+
+fn open(all: &[Section], me: usize, partner: usize) -> Result<End<'_>, Error> {
+    End::open(pair(all, me, partner), me as u32, partner as u32)
+}
+
+fn blocking<B: Bell>(all: &[Section], me: usize, bell: B) -> Pipe<'_, B> {
+    Pipe::open(pair(all, me, 1 - me), me as u32, 1 - me as u32, bell).unwrap()
 }
 
 fn connected(all: &[Section]) -> (End<'_>, End<'_>) {
@@ -216,7 +223,7 @@ fn two_threads_exchange_a_stream_and_nobody_oversleeps() {
         for me in 0..2 {
             let bell = Park(std::sync::Arc::clone(&shared), me);
             scope.spawn(move || {
-                let mut pipe = Pipe::new(open(all, me, 1 - me).unwrap(), bell);
+                let mut pipe = blocking(all, me, bell);
                 pipe.connect().unwrap();
                 let data: Vec<u8> = (0..bytes).map(|n| (n * 7 / 3) as u8).collect();
                 if me == 0 {
@@ -240,12 +247,76 @@ fn two_threads_exchange_a_stream_and_nobody_oversleeps() {
 #[test]
 fn a_bell_that_does_not_ring_is_no_hang() {
     let all = sections::<2>(4);
-    let (a, _) = connected(&all);
     let rung = AtomicUsize::new(0);
-    let mut pipe = Pipe::new(a, Count(&rung));
+    let mut pipe = blocking(&all, 0, Count(&rung));
+    let mut other = open(&all, 1, 0).unwrap();
+    assert_eq!((pipe.now(End::connect), other.connect()), (Ok(()), Ok(())));
     assert_eq!(pipe.read(&mut [0; 4]), Err(Error::WouldBlock));
     assert_eq!(pipe.write_all(&[0; 100]), Err(Error::WouldBlock));
     assert!(rung.load(Ordering::Relaxed) >= 1);
+}
+
+/// Tells the other guest's life; each wait ends with the next of these.
+struct Lives(Vec<u32>);
+
+impl Bell for Lives {
+    fn ring(&mut self) {}
+    fn wait(&mut self) -> Result<(), Error> {
+        assert!(self.0.len() > 1, "nothing will ring");
+        self.0.remove(0);
+        Ok(())
+    }
+    fn peer_life(&mut self) -> u32 {
+        self.0[0]
+    }
+}
+
+/// The other end's guest stops, with nobody there to say so.
+#[test]
+fn a_peer_that_is_stopped_ends_what_waits_for_it() {
+    // Stopped; stopped and started again before anybody looked; both after a doorbell for nothing.
+    for lives in [&[3, 4][..], &[3, 5], &[3, 3, 4], &[1, 3]] {
+        for write in [false, true] {
+            let all = sections::<2>(4);
+            let mut pipe = blocking(&all, 0, Lives(lives.to_vec()));
+            let mut other = open(&all, 1, 0).unwrap();
+            assert_eq!((pipe.connect(), other.connect()), (Ok(()), Ok(())));
+            let result = if write { pipe.write_all(&[0; 100]) } else { pipe.read(&mut [0; 4]).map(|_| ()) };
+            assert_eq!(result, Err(Error::Reset), "{lives:?} {write}");
+            assert_eq!(pipe.poll(), Ready { read: true, write: true, hang_up: true });
+            // It comes back and both open again.
+            let mut pipe = blocking(&all, 0, Lives(std::vec![5]));
+            let mut other = open(&all, 1, 0).unwrap();
+            assert_eq!((pipe.connect(), other.connect()), (Ok(()), Ok(())));
+            assert_eq!((other.write(b"new"), pipe.read(&mut [0; 100])), (Ok(3), Ok(3)));
+        }
+    }
+}
+
+#[test]
+fn a_peer_that_starts_late_or_closed_before_it_stopped_is_no_error() {
+    let all = sections::<2>(4);
+    // It has never run; it starts while we wait for it.
+    let mut pipe = blocking(&all, 0, Lives(std::vec![0, 1, 1]));
+    assert_eq!(pipe.now(End::connect), Err(Error::WouldBlock));
+    pipe.bell().wait().unwrap();
+    let mut other = open(&all, 1, 0).unwrap();
+    assert_eq!((pipe.connect(), other.connect()), (Ok(()), Ok(())));
+    assert_eq!(other.write(b"last words"), Ok(10));
+    other.close();
+    pipe.bell().0 = std::vec![2];
+    let mut out = [0; 100];
+    assert_eq!((pipe.read(&mut out), pipe.read(&mut out)), (Ok(10), Ok(0)));
+    assert_eq!(pipe.write(b"x"), Err(Error::Closed));
+    // The end of a stream that was opened before it stopped and met afterwards is not trusted.
+    let all = sections::<2>(4);
+    let mut pipe = blocking(&all, 0, Lives(std::vec![1]));
+    let mut other = open(&all, 1, 0).unwrap();
+    assert_eq!(other.connect(), Err(Error::WouldBlock));
+    pipe.bell().0 = std::vec![2];
+    assert_eq!((pipe.now(End::connect), other.connect()), (Ok(()), Ok(())));
+    pipe.bell().0 = std::vec![3];
+    assert_eq!(pipe.read(&mut out), Err(Error::Reset));
 }
 
 /// What happens to the pipe.

@@ -23,6 +23,14 @@ pub const OUT_SEC_SIZE: usize = 0x0c;
 pub const PEER_ID: usize = 0x10;
 /// Control table: a store of a peer's number rings its doorbell.
 pub const IPI_INVOKE: usize = 0x14;
+/// Control table, ours alone (hvisor has nothing there): the life of each peer's guest, a word each. A life counts the
+/// starts and stops of a guest: odd while one runs or is paused. 0: it never ran, or the hypervisor does not tell.
+pub const PEER_LIVES: usize = 0x20;
+
+/// Whether a guest with this life runs (or is paused).
+pub const fn runs(life: u32) -> bool {
+    life % 2 == 1
+}
 
 /// hvisor's hypercall that tells a guest where its links are: number in x0, address of an [`info`] structure in x1.
 pub const HYPERCALL_INFO: u64 = 5;
@@ -82,8 +90,8 @@ pub struct DoorbellTx {
     pub rung: [[AtomicU32; MAX_PEERS]; MAX_CELL_LINKS],
     /// Stores to `ipi_invoke` that name no other peer of the link. Wraps.
     pub refused: [AtomicU32; MAX_CELL_LINKS],
-    /// Not 0: the guest runs (or is paused) and its doorbells can be delivered.
-    pub running: AtomicU32,
+    /// The guest's life ([`PEER_LIVES`]): doorbells can be delivered while it [`runs`]. Wraps.
+    pub life: AtomicU32,
 }
 
 /// Written by `ivc`, read by a VMM.
@@ -95,6 +103,8 @@ pub struct DoorbellRx {
     pub taken: [[AtomicU32; MAX_PEERS]; MAX_CELL_LINKS],
     /// Counts deliveries to this guest. Wraps.
     pub delivered: [AtomicU32; MAX_CELL_LINKS],
+    /// A copy of each peer's life: `[link of the cell][peer]`.
+    pub lives: [[AtomicU32; MAX_PEERS]; MAX_CELL_LINKS],
 }
 
 /// Counters of one link.

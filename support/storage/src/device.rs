@@ -39,6 +39,15 @@ pub struct Request<'a> {
     pub segments: &'a [Segment],
 }
 
+impl<'a> Request<'a> {
+    /// A read, or `write`, of one segment of whole sectors.
+    pub const fn one(id: u16, write: bool, sector: u64, segment: &'a Segment) -> Self {
+        let command = if write { Command::Write } else { Command::Read };
+        let sectors = segment.len / SECTOR as u32;
+        Self { id, command, sector, sectors, segments: core::slice::from_ref(segment) }
+    }
+}
+
 /// Why a request was not taken. Nothing of it has reached the device.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
@@ -166,6 +175,13 @@ pub trait BlockDevice {
 
     /// Takes a request. The device may not look at it before [`BlockDevice::kick`].
     fn submit(&mut self, request: &Request<'_>) -> Result<(), Refused>;
+
+    /// As [`BlockDevice::submit`] for a read, or `write`, of one segment, which must be whole sectors. For drivers that have a
+    /// shorter way for what most requests are.
+    #[inline]
+    fn submit_one(&mut self, id: u16, write: bool, sector: u64, segment: Segment) -> Result<(), Refused> {
+        self.submit(&Request::one(id, write, sector, &segment))
+    }
 
     /// Tells the device of what was submitted since the last call.
     fn kick(&mut self);

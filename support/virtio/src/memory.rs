@@ -9,7 +9,7 @@
 
 mod cells;
 
-pub use cells::{Cell, Cells};
+pub use cells::{Cell, Cells, Group};
 
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicU16, AtomicU32, Ordering};

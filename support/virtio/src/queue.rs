@@ -22,8 +22,10 @@ pub const MAX_QUEUE_SIZE: u16 = 32768;
 /// (2.7.5.3.1), but Linux does not when the queue is smaller than the number of segments that the device takes.
 pub const MAX_INDIRECT: u32 = 1024;
 
-const DESC_F_NEXT: u16 = 1;
-const DESC_F_WRITE: u16 = 2;
+/// VIRTQ_DESC_F_NEXT: `next` is valid.
+pub const DESC_F_NEXT: u16 = 1;
+/// VIRTQ_DESC_F_WRITE: for the device to write.
+pub const DESC_F_WRITE: u16 = 2;
 const DESC_F_INDIRECT: u16 = 4;
 const AVAIL_F_NO_INTERRUPT: u16 = 1;
 const USED_F_NO_NOTIFY: u16 = 1;
@@ -107,27 +109,18 @@ pub struct RawDescriptor {
     pub next: u16,
 }
 
-impl RawDescriptor {
-    /// From its two words in memory.
-    #[inline]
-    fn from_words([addr, rest]: [u64; 2]) -> Self {
-        let rest = u64::from_le(rest);
-        Self {
-            addr: u64::from_le(addr),
-            len: rest as u32,
-            flags: (rest >> 32) as u16,
-            next: (rest >> 48) as u16,
-        }
-    }
+/// Second word of a descriptor, as [`Table`] has it.
+pub const fn descriptor(len: u32, flags: u16, next: u16) -> u64 {
+    len as u64 | (flags as u64) << 32 | (next as u64) << 48
 }
 
-/// A chain of three.
+/// An indirect table of three, as read from guest memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Triple {
+pub struct Table {
     /// Index of the head descriptor.
     pub head: u16,
-    /// Its buffers. None is empty, and no readable one follows a writable one.
-    pub parts: [Descriptor; 3],
+    /// Its descriptors: an address, then what [`descriptor`] makes.
+    pub words: [u64; 6],
 }
 
 /// One buffer of a chain. Not yet compared with RAM: whoever uses the address does that.
@@ -146,6 +139,8 @@ pub struct Descriptor {
 pub struct Queue {
     ram: GuestRam,
     layout: QueueLayout,
+    /// Descriptor table, two words each.
+    desc: Cells<u64>,
     /// Available ring: flags, index, entries, used_event.
     avail: Cells<u16>,
     /// Used ring as half-words: flags, index, ..., avail_event.
@@ -169,7 +164,7 @@ impl Queue {
     pub fn new(ram: GuestRam, layout: QueueLayout, max_size: u16, features: u64) -> Result<Self, Fault> {
         layout.check(max_size)?;
         let size = usize::from(layout.size);
-        ram.offset(layout.desc, 16 * u64::from(layout.size)).ok_or(Fault::OutOfRam)?;
+        let desc = ram.cells(layout.desc, 2 * size)?;
         // The event word at the end is there even if EVENT_IDX is not negotiated (2.7).
         let avail = ram.cells(layout.avail, 3 + size)?;
         let used = ram.cells(layout.used, 3 + 4 * size)?;
@@ -177,6 +172,7 @@ impl Queue {
         Ok(Self {
             ram,
             layout,
+            desc,
             avail,
             used,
             elements,
@@ -247,40 +243,25 @@ impl Queue {
         Ok(Some(self.chain(head)))
     }
 
-    /// The next available chain if it is one indirect table of three descriptors in their order, which is then read in one
-    /// go. It stays available: take it with [`Queue::skip`]. `None` says nothing: ask [`Queue::pop`].
+    /// The next available chain if it is one indirect table of three descriptors, which are then read in one go and not
+    /// checked. It stays available: take it with [`Queue::skip`]. `None` says nothing: ask [`Queue::pop`].
     #[inline]
-    pub fn peek_triple(&mut self) -> Option<Triple> {
+    pub fn peek_table(&mut self) -> Option<Table> {
+        const OUTER: u64 = descriptor(3 * 16, DESC_F_INDIRECT, 0);
         if !self.indirect || (self.seen_avail == self.next_avail && !self.refresh().ok()?) {
             return None;
         }
         let head = self.read_head(self.next_avail).ok()?;
-        let outer =
-            RawDescriptor::from_words(self.ram.read_words(self.layout.desc + 16 * u64::from(head)).ok()?);
-        if outer.flags != DESC_F_INDIRECT || outer.len != 3 * 16 {
+        let [addr, rest] = self.desc.load_all(2 * usize::from(head))?;
+        // `next` means nothing without NEXT.
+        if rest << 16 != OUTER << 16 {
             return None;
         }
-        let [a, b, c, d, e, f] = self.ram.read_words(outer.addr).ok()?;
-        let table = [[a, b], [c, d], [e, f]].map(RawDescriptor::from_words);
-        let [first, middle, last] = &table;
-        let in_order = first.flags & !DESC_F_WRITE == DESC_F_NEXT
-            && middle.flags & !DESC_F_WRITE == DESC_F_NEXT
-            && last.flags & !DESC_F_WRITE == 0
-            && (first.next, middle.next) == (1, 2);
-        let kept = first.flags & DESC_F_WRITE <= middle.flags & DESC_F_WRITE
-            && middle.flags & DESC_F_WRITE <= last.flags & DESC_F_WRITE
-            && first.len != 0
-            && middle.len != 0
-            && last.len != 0;
-        let parts = table.map(|raw| Descriptor {
-            addr: raw.addr,
-            len: raw.len,
-            writable: raw.flags & DESC_F_WRITE != 0,
-        });
-        (in_order && kept).then_some(Triple { head, parts })
+        let words = self.ram.read_words(addr).ok()?.map(u64::from_le);
+        Some(Table { head, words })
     }
 
-    /// Takes the chain that [`Queue::peek_triple`] found.
+    /// Takes the chain that [`Queue::peek_table`] found.
     #[inline]
     pub fn skip(&mut self) {
         self.next_avail = self.next_avail.wrapping_add(1);
@@ -326,10 +307,7 @@ impl Queue {
     #[inline]
     pub fn push(&mut self, head: u16, written: u32) -> Result<(), Fault> {
         let element = 1 + 2 * self.slot(self.next_used);
-        let stored = self.elements.store(element, u32::from(head), Ordering::Relaxed);
-        stored
-            .and_then(|()| self.elements.store(element + 1, written, Ordering::Relaxed))
-            .ok_or(Fault::OutOfRam)?;
+        self.elements.store_all(element, [u32::from(head), written]).ok_or(Fault::OutOfRam)?;
         self.next_used = self.next_used.wrapping_add(1);
         Ok(())
     }

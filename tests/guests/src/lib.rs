@@ -14,8 +14,12 @@ pub mod link;
 #[cfg(target_os = "none")]
 pub mod machine;
 #[cfg(target_os = "none")]
+pub mod neighbour;
+#[cfg(target_os = "none")]
 pub mod nonsense;
 #[cfg(target_os = "none")]
 mod start;
 #[cfg(target_os = "none")]
 pub mod uart;
+#[cfg(target_os = "none")]
+pub mod vsock;

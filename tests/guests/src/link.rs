@@ -5,11 +5,11 @@ use core::cell::UnsafeCell;
 use core::ptr::NonNull;
 use core::sync::atomic::{Ordering, fence};
 
-use partita_pipe::{Bell, End, Error, Pipe, Sections};
+use partita_pipe::{Bell, Error, Pipe, Sections};
 use partita_protocol::MAX_CELL_LINKS;
 use partita_protocol::layout::guest;
 use partita_protocol::links::{
-    HYPERCALL_INFO, IPI_INVOKE, MAX_PEERS_WORD, OUT_SEC_SIZE, PEER_ID, RW_SEC_SIZE, info,
+    HYPERCALL_INFO, IPI_INVOKE, MAX_PEERS_WORD, OUT_SEC_SIZE, PEER_ID, PEER_LIVES, RW_SEC_SIZE, info,
 };
 
 use crate::machine::{self, read, write};
@@ -90,8 +90,7 @@ impl Link {
         // SAFETY: the link's memory is there for as long as the guest runs, mapped as cached memory by `find`; this is the
         // only use of it.
         let sections = unsafe { Sections::at(mine, yours, self.output as usize) }?;
-        let end = End::open(sections, self.me, partner)?;
-        Ok(Pipe::new(end, Doorbell { link: *self, partner }))
+        Pipe::open(sections, self.me, partner, Doorbell { link: *self, partner })
     }
 
     /// Rings a peer's doorbell.
@@ -117,6 +116,10 @@ impl Bell for Doorbell {
 
     fn wait(&mut self) -> Result<(), Error> {
         if machine::wait_for(self.link.place.irq, PATIENCE, || ()) { Ok(()) } else { Err(Error::WouldBlock) }
+    }
+
+    fn peer_life(&mut self) -> u32 {
+        read(self.link.place.control + PEER_LIVES as u64 + 4 * u64::from(self.partner))
     }
 }
 

@@ -174,7 +174,7 @@ fn linux_and_a_bare_metal_guest_exchange_a_stream() {
         console(system, 2, "")?;
         let verdict = system.session.expect(" failed", SOON)?;
         contains(&verdict, "pipe: received 16777216 bytes")?;
-        contains(&verdict, "pipe: 5 passed, 0")?;
+        contains(&verdict, "pipe: 7 passed, 0")?;
         counted(&system.manage("links")?)
     });
 }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::machine::Field;
 use partita_protocol::links;
 
 const TABLE: u64 = guest::LINK_CONTROL;
@@ -105,8 +106,53 @@ fn hypercall_and_smc_tell_where_links_are() {
 #[test]
 fn a_guest_that_does_not_run_has_no_doorbell() {
     let mut guest = Guest::running();
-    assert_eq!(guest.bells.0.running.load(Ordering::Relaxed), 1);
+    let life = guest.bells.0.life.load(Ordering::Relaxed);
+    assert!(links::runs(life));
     let _ = guest.vmm.fault(0, VM_FAULT, [PC, 0, 0, 0x9381_004f]); // a store to nothing
     assert_eq!(guest.vmm.phase, Phase::Stopped(false));
-    assert_eq!(guest.bells.0.running.load(Ordering::Relaxed), 0);
+    assert_eq!(guest.bells.0.life.load(Ordering::Relaxed), life + 1);
+    assert!(guest.machine.0.borrow().signals.contains(&channel::VMM_IVC), "the peers are to hear of it");
+}
+
+#[test]
+fn a_peer_that_stops_is_seen_in_the_table_and_rings() {
+    let mut guest = Guest::running();
+    guest.set(GICD + 0x100 + 8, 1);
+    let lives =
+        |guest: &Guest| [0, 1].map(|n| crate::machine::Page::load(&guest.table, links::PEER_LIVES + 4 * n));
+    let [before, own] = lives(&guest);
+    assert_eq!(own, guest.bells.0.life.load(Ordering::Relaxed));
+    guest.bells.1.lives[0][0].store(before.wrapping_add(1), Ordering::Release);
+    let _ = guest.vmm.notified(1 << channel::VMM_IVC);
+    assert_eq!(lives(&guest), [before.wrapping_add(1), own]);
+    assert_eq!(guest.machine.0.borrow().injected.iter().map(|i| i.intid).collect::<Vec<_>>(), [64]);
+}
+
+/// Stage 2 makes other peers' output sections read-only; a bus that refuses a store would answer so.
+#[test]
+fn a_store_to_another_peers_section_is_an_abort_in_the_guest() {
+    const PERMISSION: u64 = 0x9200_004f;
+    let section = guest::LINK_MEMORY + 0x2000;
+    // With a syndrome, without one (a pair), from EL0.
+    for (esr, pstate, pc, class) in [
+        (PERMISSION | 1 << 24, 0x3c5, 0x200, 0x25),
+        (PERMISSION, 0x5, 0x200, 0x25),
+        (PERMISSION, 0, 0x400, 0x24),
+    ] {
+        let mut guest = Guest::running();
+        guest.machine.0.borrow_mut().registers[..3].copy_from_slice(&[PC, 7, pstate]);
+        assert_eq!(guest.vmm.fault(0, VM_FAULT, [PC, section, 0, esr]), Next::Receive);
+        let state = guest.machine.0.borrow();
+        assert_eq!(state.registers[..3], [pc, 7, 0x3c5]);
+        let field = |wanted| state.fields.iter().find(|(field, _)| *field == wanted).map(|(_, value)| *value);
+        assert_eq!(field(Field::Esr), Some(class << 26 | 1 << 25 | 1 << 10 | 1 << 6 | 0x10));
+        assert_eq!((field(Field::Elr), field(Field::Spsr)), (Some(PC), Some(pstate)));
+        drop(state);
+        assert_eq!(guest.vmm.phase, Phase::Running);
+        assert!(guest.log().contains("external abort"));
+    }
+    // Behind the link's memory there is nothing, whatever kind of fault it is.
+    let mut guest = Guest::running();
+    let _ = guest.vmm.fault(0, VM_FAULT, [PC, section + 0x2_0000, 0, PERMISSION | 1 << 24]);
+    assert_eq!(guest.vmm.phase, Phase::Stopped(false));
 }

@@ -444,3 +444,64 @@ fn a_limited_disk_waits_for_its_time_and_nobody_else_does() {
     assert!(!s.backend.run());
     assert_eq!((s.backend.wake_at(), s.backend.is_busy()), (None, false));
 }
+
+/// Sends reads of a sector each until so many are with the device.
+fn reads_in_flight(s: &mut System, count: usize) {
+    for sector in 0..count as u64 {
+        assert!(s.guests[0].send(kind::IN, sector, &[0; 512], 4096));
+        s.step(&mut Vec::new());
+    }
+    assert_eq!(s.backend.device().running.len(), count);
+}
+
+#[test]
+fn a_busy_disk_asks_for_no_kicks_and_looks_at_the_next_completion() {
+    for event_idx in [true, false] {
+        let features = if event_idx { offered() } else { offered() & !features::EVENT_IDX };
+        let mut s = System::new(1, 16, features);
+        reads_in_flight(&mut s, BUSY.into());
+        let mut done = Vec::new();
+        for _ in 0..2 {
+            assert!(s.guests[0].send(kind::IN, 9, &[0; 512], 4096));
+            assert!(!s.guests[0].kick, "it waits behind the others");
+        }
+        s.backend.device_mut().finish(2);
+        s.step(&mut done);
+        assert_eq!((done.len(), s.backend.device().running.len()), (1, usize::from(BUSY) + 1));
+        // Still busy, still quiet; with one less it is not.
+        for (left, kick) in [(usize::from(BUSY), false), (usize::from(BUSY) - 1, true)] {
+            s.backend.device_mut().finish(0);
+            s.step(&mut done);
+            assert_eq!(s.backend.device().running.len(), left);
+            assert!(s.guests[0].send(kind::IN, 9, &[0; 512], 4096));
+            assert_eq!(s.guests[0].kick, kick);
+            if !kick {
+                s.backend.device_mut().finish(0);
+                s.step(&mut done);
+            }
+        }
+        s.finish(&mut done);
+        assert!(s.guests[0].sent.is_empty());
+    }
+}
+
+#[test]
+fn what_may_take_long_does_not_keep_others_waiting() {
+    let mut s = System::new(1, 16, offered());
+    assert!(s.guests[0].send(kind::FLUSH, 0, &[], 4096));
+    s.step(&mut Vec::new());
+    for sector in 0..2 * u64::from(BUSY) {
+        assert!(s.guests[0].send(kind::IN, sector, &[0; 512], 4096));
+        assert!(s.guests[0].kick, "a flush is in flight");
+        s.step(&mut Vec::new());
+    }
+    // Nor does a disk whose writes are flushed one by one.
+    let mut s = System::new(1, 16, offered() & !feature::FLUSH);
+    for sector in 0..2 * u64::from(BUSY) {
+        assert!(s.guests[0].send(kind::OUT, sector, &[0; 512], 4096));
+        assert!(s.guests[0].kick);
+        s.step(&mut Vec::new());
+    }
+    s.finish(&mut Vec::new());
+    assert!(s.guests[0].sent.is_empty());
+}

@@ -90,7 +90,7 @@ pub struct Stream {
     pub asked: bool,
     /// The rest of a line that is too long is being skipped.
     pub skipping: bool,
-    /// Bytes made by CHARGEN.
+    /// Bytes made by CHARGEN, modulo [`PERIOD`].
     made: u32,
 }
 
@@ -175,13 +175,43 @@ impl Stream {
     }
 }
 
-/// CHARGEN's byte at a place: lines of 72 characters, each one further (RFC 864).
-pub(super) const fn pattern(at: u32) -> u8 {
-    let (line, column) = (at / 74, at % 74);
-    match column {
-        72 => b'\r',
-        73 => b'\n',
-        _ => b' ' + ((line % 95 + column) % 95) as u8,
+/// Characters of a line of CHARGEN; CR and LF come behind them.
+const CHARACTERS: usize = 72;
+/// Printable characters.
+const PRINTABLE: usize = 95;
+/// All of them in a circle, so that each line is a part of this.
+const CIRCLE: [u8; PRINTABLE + CHARACTERS] = {
+    let mut circle = [0; PRINTABLE + CHARACTERS];
+    let mut at = 0;
+    while at < circle.len() {
+        circle[at] = b' ' + (at % PRINTABLE) as u8;
+        at += 1;
+    }
+    circle
+};
+
+/// Bytes until it all comes again.
+const PERIOD: u32 = ((CHARACTERS + 2) * PRINTABLE) as u32;
+
+/// CHARGEN's bytes from a place on: lines of 72 characters, each one further (RFC 864).
+pub(super) fn generate(from: u32, into: &mut [u8]) {
+    const LINE: usize = CHARACTERS + 2;
+    let (mut line, mut column) = (from as usize / LINE, from as usize % LINE);
+    let mut rest = into;
+    while !rest.is_empty() {
+        let first = line % PRINTABLE;
+        let printable = CIRCLE.get(first..first + CHARACTERS).unwrap_or_default();
+        let (text, skip) =
+            if column < CHARACTERS { (printable, column) } else { (b"\r\n".as_slice(), column - CHARACTERS) };
+        let text = text.get(skip..).unwrap_or_default();
+        let count = text.len().min(rest.len());
+        let (now, later) = rest.split_at_mut(count);
+        now.copy_from_slice(text.get(..count).unwrap_or_default());
+        rest = later;
+        column += count;
+        if column == LINE {
+            (line, column) = (line + 1, 0);
+        }
     }
 }
 
@@ -362,14 +392,11 @@ impl<R: Report> Broker<R> {
                 let (mut address, mut left) = (address, len as usize);
                 while left > 0 {
                     let part = piece.get_mut(..left.min(PIECE)).unwrap_or_default();
-                    for byte in part.iter_mut() {
-                        *byte = match stream.service {
-                            Service::Chargen => {
-                                stream.made = stream.made.wrapping_add(1);
-                                pattern(stream.made.wrapping_sub(1))
-                            }
-                            _ => stream.output.pop_front().unwrap_or_default(),
-                        };
+                    if stream.service == Service::Chargen {
+                        generate(stream.made, part);
+                        stream.made = (stream.made + part.len() as u32) % PERIOD;
+                    } else {
+                        part.fill_with(|| stream.output.pop_front().unwrap_or_default());
                     }
                     ram.write(address, part)?;
                     address += part.len() as u64;
@@ -399,3 +426,27 @@ impl<R: Report> Broker<R> {
 
 /// A request and its newline fit into the input.
 const _: () = assert!(REQUEST_MAX < INPUT);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_chargen_are_those_of_the_rfc_wherever_a_piece_begins() {
+        let byte = |at: u32| match (at / 74 % 95, at % 74) {
+            (_, 72) => b'\r',
+            (_, 73) => b'\n',
+            (line, column) => b' ' + ((line + column) % 95) as u8,
+        };
+        for from in (0..PERIOD).step_by(if cfg!(miri) { 997 } else { 7 }) {
+            for length in [0, 1, 71, 74, 75, PIECE] {
+                let mut piece = [0; PIECE];
+                let piece = &mut piece[..length];
+                generate(from, piece);
+                let wanted: std::vec::Vec<u8> =
+                    (from..from + length as u32).map(|at| byte(at % PERIOD)).collect();
+                assert_eq!(piece, wanted, "{length} bytes from {from}");
+            }
+        }
+    }
+}

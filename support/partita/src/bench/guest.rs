@@ -1,4 +1,4 @@
-//! Puts the script and the marking program onto a copy of the guest's disk.
+//! Puts scripts and the marking program onto a copy of the guests' disk.
 
 use std::{
     fs::File,
@@ -23,13 +23,27 @@ pub struct Place {
     pub bytes: u64,
 }
 
-/// Copies the disk, adds what runs in the guest to `debian1`, and returns where that and the scratch partition are.
-pub fn prepare(original: &Path, copy: &Path, out: &Path, script: &str) -> Result<(Place, Place)> {
+/// Copies the disk, adds the scripts of `debian1` and `debian2`, and returns where the two partitions are.
+pub fn prepare(
+    original: &Path,
+    copy: &Path,
+    out: &Path,
+    [first, second]: [Option<&str>; 2],
+) -> Result<(Place, Place)> {
     let mut cp = Command::new("cp");
     cp.args(["--sparse=always", "--reflink=auto"]).arg(original).arg(copy);
     process::run("Copying the disk", &mut cp)?;
-    let (root, scratch) = (find(copy, "debian1")?, find(copy, "debian2")?);
+    let places = (find(copy, "debian1")?, find(copy, "debian2")?);
+    for (place, script) in [(places.0, first), (places.1, second)] {
+        if let Some(script) = script {
+            install(copy, out, place, script)?;
+        }
+    }
+    Ok(places)
+}
 
+/// Writes a script, as `/root/bench.sh`, and the marking program into a root file system.
+fn install(copy: &Path, out: &Path, root: Place, script: &str) -> Result {
     let (script_file, mark_file) = (out.join("bench.sh"), out.join("mark"));
     build::write(&script_file, script.as_bytes())?;
     build::write(&mark_file, &mark())?;
@@ -50,7 +64,7 @@ pub fn prepare(original: &Path, copy: &Path, out: &Path, script: &str) -> Result
     if said.lines().any(|line| !line.starts_with("debugfs 1.")) {
         fail!("debugfs cannot write to the guest's disk: {}", said.trim());
     }
-    Ok((root, scratch))
+    Ok(())
 }
 
 fn find(disk: &Path, label: &str) -> Result<Place> {

@@ -4,6 +4,8 @@ use std::{fmt::Write as _, path::PathBuf};
 
 use clap::{Args, builder::PossibleValuesParser};
 
+use super::ivc::{FLOWS, Flow};
+
 /// Times that each pair of runs is measured; the median counts.
 pub const ROUNDS: u32 = 3;
 /// Virtual seconds of doing nothing.
@@ -54,7 +56,7 @@ pub const JOBS: &[Job] = &[
 #[derive(Args, Clone, Debug)]
 pub struct Choice {
     /// Only this job; may be repeated. The figures go to bench-part.json
-    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(JOBS.iter().map(|job| job.name)))]
+    #[arg(long, value_name = "NAME", value_parser = PossibleValuesParser::new(names()))]
     pub job: Vec<String>,
     /// Times that each job is measured; the median counts
     #[arg(long, value_name = "N", default_value_t = ROUNDS, value_parser = clap::value_parser!(u32).range(1..=99))]
@@ -64,7 +66,21 @@ pub struct Choice {
     pub profile: Option<PathBuf>,
 }
 
+/// Of jobs and flows.
+fn names() -> impl Iterator<Item = &'static str> {
+    JOBS.iter().map(|job| job.name).chain(FLOWS.iter().map(|flow| flow.name))
+}
+
 impl Choice {
+    fn has(&self, name: &str) -> bool {
+        self.job.is_empty() || self.job.iter().any(|chosen| chosen == name)
+    }
+
+    /// The flows between guests, in the order of the table.
+    pub fn flows(&self) -> Vec<&'static Flow> {
+        FLOWS.iter().filter(|flow| self.has(flow.name)).collect()
+    }
+
     /// All of it.
     pub fn is_complete(&self) -> bool {
         self.job.is_empty() && self.rounds >= ROUNDS
@@ -72,8 +88,7 @@ impl Choice {
 
     /// The jobs, in the order of the table.
     pub fn jobs(&self) -> Vec<&'static Job> {
-        let chosen = |job: &&Job| self.job.is_empty() || self.job.iter().any(|name| name == job.name);
-        JOBS.iter().filter(chosen).collect()
+        JOBS.iter().filter(|job| self.has(job.name)).collect()
     }
 
     /// Times that each job is measured.
@@ -147,8 +162,9 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        for (n, job) in JOBS.iter().enumerate() {
-            assert!(JOBS[..n].iter().all(|other| other.name != job.name), "{}", job.name);
+        let all: Vec<&str> = names().collect();
+        for (n, name) in all.iter().enumerate() {
+            assert!(!all[..n].contains(name), "{name}");
         }
     }
 }

@@ -14,6 +14,8 @@ pub struct Share<T> {
     pub instructions: T,
     /// Times it was switched to.
     pub runs: T,
+    /// Bytes that it stored, if that was counted.
+    pub stored: T,
 }
 
 /// The plugin's counters, at a mark or between two.
@@ -29,8 +31,10 @@ pub struct Counters {
     pub exits: u64,
     /// Times a PD was entered.
     pub pd_entries: u64,
-    /// Instructions and runs of each PD that is told apart.
-    pub pds: Vec<(u64, u64)>,
+    /// Instructions, runs and bytes stored of each PD that is told apart.
+    pub pds: Vec<(u64, u64, u64)>,
+    /// Bytes stored by seL4 and PDs, if that was counted.
+    pub stored: u64,
 }
 
 /// What the columns of the plugin's file are.
@@ -50,14 +54,19 @@ impl<'a> Columns<'a> {
     fn counters(&self, line: &str) -> Option<Counters> {
         let words: Vec<u64> = line.split_whitespace().map(|word| word.parse().ok()).collect::<Option<_>>()?;
         let of = |name: &str| words.get(self.0.iter().position(|column| *column == name)?).copied();
-        let pds = self.pds().map(|pd| Some((of(&format!("pd:{pd}"))?, of(&format!("runs:pd:{pd}"))?)));
-        let pds: Vec<(u64, u64)> = pds.collect::<Option<_>>()?;
+        let pds = self.pds().map(|pd| {
+            let stored = of(&format!("stored:pd:{pd}")).unwrap_or(0);
+            Some((of(&format!("pd:{pd}"))?, of(&format!("runs:pd:{pd}"))?, stored))
+        });
+        let pds: Vec<(u64, u64, u64)> = pds.collect::<Option<_>>()?;
+        let of_pds = |which: fn(&(u64, u64, u64)) -> u64| pds.iter().map(which).sum::<u64>();
         Some(Counters {
             kernel: of("kernel")?,
-            pd: of("pd")? + pds.iter().map(|(instructions, _)| instructions).sum::<u64>(),
+            pd: of("pd")? + of_pds(|pd| pd.0),
             guest: of("guest_kernel")? + of("guest_user")?,
             exits: of("exits")?,
             pd_entries: of("pd_entries")?,
+            stored: of("stored:kernel").unwrap_or(0) + of("stored:pd").unwrap_or(0) + of_pds(|pd| pd.2),
             pds,
         })
     }
@@ -81,7 +90,10 @@ impl Sub for &Counters {
             guest: sub(self.guest, earlier.guest),
             exits: sub(self.exits, earlier.exits),
             pd_entries: sub(self.pd_entries, earlier.pd_entries),
-            pds: pds.map(|(now, then)| (sub(now.0, then.0), sub(now.1, then.1))).collect(),
+            pds: pds
+                .map(|(now, then)| (sub(now.0, then.0), sub(now.1, then.1), sub(now.2, then.2)))
+                .collect(),
+            stored: sub(self.stored, earlier.stored),
         }
     }
 }
@@ -103,6 +115,8 @@ pub struct Cost {
     pub pd_entries: f64,
     /// What each PD ran.
     pub pds: Vec<Share<f64>>,
+    /// Bytes that seL4 and PDs stored, if that was counted.
+    pub stored: f64,
 }
 
 /// All that a machine counted.
@@ -139,13 +153,9 @@ impl Marks {
     /// # Errors
     /// There are not as many marks or times as the script makes.
     pub fn parse(text: &str, times: &[u64], jobs: &[&Job], rounds: usize) -> Result<Self> {
-        let (columns, marks) = read(text)?;
-        // Start; begin and end of two runs per job and round; begin and end of idling; end of the machine.
         let runs = rounds * jobs.len();
-        let expected = 1 + runs * 4 + 2 + 1;
-        if marks.len() != expected {
-            fail!("the guest made {} marks instead of {expected}", marks.len());
-        }
+        // Begin and end of two runs per job and round; begin and end of idling.
+        let (columns, marks) = read_all(text, runs * 4 + 2)?;
         if times.len() != runs * 2 {
             fail!("the guest measured {} times instead of {}", times.len(), runs * 2);
         }
@@ -153,12 +163,7 @@ impl Marks {
         let (measured, idle) = rest.split_at(runs * 4);
         let mut costs = Vec::new();
         for (n, job) in jobs.iter().enumerate() {
-            let each: Vec<Counters> = (0..rounds)
-                .map(|round| {
-                    let at = 4 * (round * jobs.len() + n);
-                    &(&measured[at + 3] - &measured[at + 2]) - &(&measured[at + 1] - &measured[at])
-                })
-                .collect();
+            let each = differences(measured, rounds, jobs.len(), n);
             let least = |which: usize| {
                 (0..rounds).map(|round| times[2 * (round * jobs.len() + n) + which]).min().unwrap_or(0)
             };
@@ -170,6 +175,38 @@ impl Marks {
     }
 }
 
+/// As [`read`]; `expected` are the marks between the start and the end of the machine.
+fn read_all(text: &str, expected: usize) -> Result<(Columns<'_>, Vec<Counters>)> {
+    let (columns, marks) = read(text)?;
+    if marks.len() != expected + 2 {
+        fail!("the guest made {} marks instead of {}", marks.len(), expected + 2);
+    }
+    Ok((columns, marks))
+}
+
+/// What the longer run of job `n` of `jobs` cost more than the shorter one, in each round.
+fn differences(measured: &[Counters], rounds: usize, jobs: usize, n: usize) -> Vec<Counters> {
+    (0..rounds)
+        .map(|round| {
+            let at = 4 * (round * jobs + n);
+            &(&measured[at + 3] - &measured[at + 2]) - &(&measured[at + 1] - &measured[at])
+        })
+        .collect()
+}
+
+/// What one of the things costs of which each job has so many more in its longer run, without times.
+///
+/// # Errors
+/// There are not as many marks as the script makes.
+pub fn costs(text: &str, numbers: &[u64], rounds: usize) -> Result<Vec<Cost>> {
+    let (columns, marks) = read_all(text, rounds * numbers.len() * 4)?;
+    let measured = marks.get(1..).unwrap_or_default();
+    let one = |(n, number): (usize, &u64)| {
+        cost(&differences(measured, rounds, numbers.len(), n), 0.0, *number, &columns)
+    };
+    Ok(numbers.iter().enumerate().map(one).collect())
+}
+
 /// The median of several rounds, and the time, for one of `number`.
 fn cost(rounds: &[Counters], time: f64, number: u64, columns: &Columns<'_>) -> Cost {
     let one =
@@ -178,6 +215,7 @@ fn cost(rounds: &[Counters], time: f64, number: u64, columns: &Columns<'_>) -> C
         name: name.to_owned(),
         instructions: one(&|c| c.pds[n].0),
         runs: one(&|c| c.pds[n].1),
+        stored: one(&|c| c.pds[n].2),
     };
     Cost {
         time: time / number as f64,
@@ -187,6 +225,7 @@ fn cost(rounds: &[Counters], time: f64, number: u64, columns: &Columns<'_>) -> C
         exits: one(&|c| c.exits),
         pd_entries: one(&|c| c.pd_entries),
         pds: columns.pds().enumerate().map(share).collect(),
+        stored: one(&|c| c.stored),
     }
 }
 
@@ -245,10 +284,46 @@ mod tests {
         assert_eq!(marks.idle.exits, 250.0);
         assert_eq!(marks.costs.len(), JOBS.len());
         for cost in marks.costs {
-            let vmm = Share { name: "vmm".into(), instructions: 4.0, runs: 1.0 };
-            let (kernel, pd, all, exits, pd_entries) = (10.0, 5.0, 115.0, 3.0, 2.0);
-            assert_eq!(cost, Cost { time: 5000.0, kernel, pd, all, exits, pd_entries, pds: vec![vmm] });
+            let vmm = Share { name: "vmm".into(), instructions: 4.0, runs: 1.0, stored: 0.0 };
+            let (kernel, pd, all, exits, pd_entries, stored) = (10.0, 5.0, 115.0, 3.0, 2.0, 0.0);
+            assert_eq!(
+                cost,
+                Cost { time: 5000.0, kernel, pd, all, exits, pd_entries, pds: vec![vmm], stored }
+            );
         }
+    }
+
+    /// Two flows of 10 and 20 KiB more in the longer run; a KiB costs 7 of seL4 and 5 of ivc, which stores 1100 bytes.
+    #[test]
+    fn bytes_stored_are_told_by_who_stored_them() {
+        let mut now = [0_u64; 13];
+        let mut text = String::from(
+            "# kernel guest_kernel guest_user pd pd:ivc exits pd_entries runs:pd runs:pd:ivc stored:kernel \
+             stored:guest_kernel stored:pd stored:pd:ivc\n",
+        );
+        let mut note = |now: &[u64]| {
+            text += &(now.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ") + "\n");
+        };
+        note(&now);
+        for amount in [10, 20, 20, 40] {
+            note(&now);
+            for (column, more) in [(0, 7), (4, 5), (9, 30), (12, 1100)] {
+                now[column] += more * amount;
+            }
+            now[4] += 100_000;
+            note(&now);
+        }
+        note(&now);
+        let costs = costs(&text, &[10, 20], 1).unwrap();
+        assert_eq!(costs.len(), 2);
+        for cost in costs {
+            assert_eq!((cost.kernel, cost.pd, cost.stored), (7.0, 5.0, 1130.0));
+            assert_eq!(
+                cost.pds,
+                [Share { name: "ivc".into(), instructions: 5.0, runs: 0.0, stored: 1100.0 }]
+            );
+        }
+        assert!(super::costs(&text, &[10], 1).is_err());
     }
 
     #[test]

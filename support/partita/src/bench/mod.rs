@@ -1,4 +1,5 @@
-//! `partita bench`: what a disk request costs on this system and on bare QEMU, in instructions.
+//! `partita bench`: what a disk request costs on this system and on bare QEMU, in instructions, and what bytes between
+//! guests cost ([`ivc`]).
 //!
 //! Both machines boot the same kernel, initramfs and root file system and run the same script: fio jobs with a fixed number
 //! of requests, straight to a second disk, O_DIRECT, no I/O scheduler. `-icount shift=0` makes one instruction one virtual
@@ -15,6 +16,7 @@
 
 mod chart;
 mod guest;
+mod ivc;
 mod job;
 pub mod kernel;
 mod marks;
@@ -28,7 +30,7 @@ use std::{
 };
 
 use crate::{
-    build,
+    build::{self, Built},
     context::Context,
     fail,
     failure::{Failure, Result},
@@ -37,6 +39,8 @@ use crate::{
     session::Session,
     tools,
 };
+use serde_json::Value;
+
 use guest::Place;
 pub use job::Choice;
 use marks::Marks;
@@ -57,39 +61,84 @@ pub fn run(context: &Context, choice: &Choice) -> Result {
     build::create(&out)?;
     build::guest_recipe(context, "all")?;
     let plugin = plugin(context)?;
-    let description = describe(context, &out)?;
-    let built = build::build(&description)?;
+    let mut values = serde_json::Map::new();
+    let mut chart = None;
+    if !choice.jobs().is_empty() {
+        let table = disks(context, choice, &out, &plugin)?;
+        print!("{table}");
+        if let Value::Object(table) = table.json() {
+            values.extend(table);
+        }
+        chart = Some(chart::svg(&table));
+    }
+    if !choice.flows().is_empty() {
+        let (flows, kernel) = flows(context, choice, &out, &plugin)?;
+        print!("{flows}");
+        values.insert("commit".into(), commit(context).into());
+        values.insert("kernel".into(), kernel.into());
+        values.insert("between_guests".into(), flows.json());
+    }
+    let name = if choice.is_complete() { "bench" } else { "bench-part" };
+    let json = context.build_dir().join(name).with_extension("json");
+    build::write(&json, format!("{:#}\n", Value::Object(values)).as_bytes())?;
+    print!("The same as JSON: {}", json.display());
+    if let Some(chart) = chart {
+        let svg = json.with_extension("svg");
+        build::write(&svg, chart.as_bytes())?;
+        print!(", as a picture: {}", svg.display());
+    }
+    println!();
+    Ok(())
+}
 
-    let disk = Scratch::new(&out);
+/// What a request to a disk costs, here and on bare QEMU.
+fn disks(context: &Context, choice: &Choice, out: &Path, plugin: &Path) -> Result<table::Table> {
+    let description = described(context, out, "bench", &describe(context))?;
+    let built = build::build(&description)?;
+    let disk = Scratch::new(out);
     let original = context.guest_dir().join("disk.img");
-    let (root, scratch) = guest::prepare(&original, &disk.0, &out, &job::script(choice))?;
+    let script = job::script(choice);
+    let (root, scratch) = guest::prepare(&original, &disk.0, out, [Some(&script), None])?;
 
     let mut machine = Machine::new(&description, &built, None)?;
     machine.arguments.extend(drive(&disk.0, None, 0));
-    let mut counting = counting(&plugin, &out.join("ours"));
-    for pd in build::PDS {
-        counting += &format!(",pd={pd}:{}", escape(&built.out.join(format!("{pd}.elf"))));
-    }
-    if let Some(profile) = &choice.profile {
-        counting += &format!(",profile={}", escape(profile));
-    }
-    let ours = measure("this system", &mut machine.command(), &counting, &out.join("ours"), choice)?;
+    let counting = counting_pds(&built, choice, plugin, &out.join("ours"));
+    let text = measure("this system", &mut machine.command(), &counting, &out.join("ours"))?;
+    let ours = Marks::parse(&text.0, &text.1, &choice.jobs(), choice.rounds())?;
 
     let mut command = bare(context);
     command.args(drive(&disk.0, Some(root), 0)).args(drive(&disk.0, Some(scratch), 1));
-    let counting = self::counting(&plugin, &out.join("bare"));
-    let bare = measure("bare QEMU", &mut command, &counting, &out.join("bare"), choice)?;
+    let counting = self::counting(plugin, &out.join("bare"));
+    let text = measure("bare QEMU", &mut command, &counting, &out.join("bare"))?;
+    let bare = Marks::parse(&text.0, &text.1, &choice.jobs(), choice.rounds())?;
+    table::Table::new(&ours, &bare, &choice.jobs(), kernel(&built), &commit(context))
+}
 
-    let kernel = if built.sdk.embedded { "embedded" } else { "sel4" };
-    let table = table::Table::new(&ours, &bare, &choice.jobs(), kernel, &commit(context))?;
-    print!("{table}");
-    let name = if choice.is_complete() { "bench" } else { "bench-part" };
-    let json = context.build_dir().join(name).with_extension("json");
-    let svg = context.build_dir().join(name).with_extension("svg");
-    build::write(&json, table.json().as_bytes())?;
-    build::write(&svg, chart::svg(&table).as_bytes())?;
-    println!("The same as JSON: {}, as a picture: {}", json.display(), svg.display());
-    Ok(())
+/// What bytes between two guests cost, and the kernel's name.
+fn flows(
+    context: &Context,
+    choice: &Choice,
+    out: &Path,
+    plugin: &Path,
+) -> Result<(ivc::Flows, &'static str)> {
+    let text = ivc::description(|name| context.guest_dir().join(name).display().to_string());
+    let description = described(context, out, "bench-ivc", &text)?;
+    let built = build::build(&description)?;
+    let disk = Scratch::new(out);
+    let original = context.guest_dir().join("disk.img");
+    let [first, second] = ivc::scripts(choice);
+    guest::prepare(&original, &disk.0, out, [Some(&first), Some(&second)])?;
+
+    let mut machine = Machine::new(&description, &built, None)?;
+    machine.arguments.extend(drive(&disk.0, None, 0));
+    let to = out.join("ivc");
+    let counting = counting_pds(&built, choice, plugin, &to) + ",stores=1,strangers=guest";
+    let (text, _) = measure("sockets and links", &mut machine.command(), &counting, &to)?;
+    Ok((ivc::Flows::parse(&text, choice)?, kernel(&built)))
+}
+
+const fn kernel(built: &Built) -> &'static str {
+    if built.sdk.embedded { "embedded" } else { "sel4" }
 }
 
 /// A disk image in memory if there is room, removed at the end.
@@ -127,10 +176,10 @@ fn plugin(context: &Context) -> Result<PathBuf> {
     Ok(target.join("release/libpartita_count.so"))
 }
 
-/// The measured system: one cell with a root and a second disk. Its own description, in a file.
-fn describe(context: &Context, out: &Path) -> Result<Context> {
+/// The measured system: one cell with a root and a second disk.
+fn describe(context: &Context) -> String {
     let file = |name: &str| context.guest_dir().join(name).display().to_string();
-    let text = format!(
+    format!(
         r#"{{
   "controllers": [{{ "name": "disk0", "kind": "virtio-mmio", "slot": 0 }}],
   "cells": [
@@ -152,8 +201,12 @@ fn describe(context: &Context, out: &Path) -> Result<Context> {
         file("Image"),
         file("initrd.gz"),
         job::CMDLINE,
-    );
-    let path = out.join("bench.json");
+    )
+}
+
+/// A description of its own, in a file.
+fn described(context: &Context, out: &Path, name: &str, text: &str) -> Result<Context> {
+    let path = out.join(name).with_extension("json");
     build::write(&path, text.as_bytes())?;
     let mut options = context.options.clone();
     options.description = path;
@@ -195,8 +248,20 @@ fn counting(plugin: &Path, to: &Path) -> String {
     format!("{},out={}", escape(plugin), escape(&to.with_extension("counts")))
 }
 
-/// Runs a machine from start to power-off.
-fn measure(what: &str, command: &mut Command, counting: &str, to: &Path, choice: &Choice) -> Result<Marks> {
+/// The same, with the protection domains told apart.
+fn counting_pds(built: &Built, choice: &Choice, plugin: &Path, to: &Path) -> String {
+    let mut counting = counting(plugin, to);
+    for pd in build::PDS {
+        counting += &format!(",pd={pd}:{}", escape(&built.out.join(format!("{pd}.elf"))));
+    }
+    if let Some(profile) = &choice.profile {
+        counting += &format!(",profile={}", escape(profile));
+    }
+    counting
+}
+
+/// Runs a machine from start to power-off: what the plugin counted, and the times that the script told.
+fn measure(what: &str, command: &mut Command, counting: &str, to: &Path) -> Result<(String, Vec<u64>)> {
     let counts = to.with_extension("counts");
     // Of an earlier run.
     let _ = fs::remove_file(&counts);
@@ -208,7 +273,7 @@ fn measure(what: &str, command: &mut Command, counting: &str, to: &Path, choice:
     let text = fs::read_to_string(&counts).map_err(|_| {
         Failure::new("QEMU counted nothing; bench needs QEMU 9.1 or newer, built with plugins")
     })?;
-    Marks::parse(&text, &times, &choice.jobs(), choice.rounds())
+    Ok((text, times))
 }
 
 /// Runs the guest's script to its end; the microseconds that it took between marks.

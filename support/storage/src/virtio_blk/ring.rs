@@ -38,6 +38,8 @@ pub struct Ring {
     next: u16,
     published: u16,
     used: u16,
+    /// The device's index as last read.
+    seen: u16,
 }
 
 impl Ring {
@@ -55,6 +57,7 @@ impl Ring {
             next: 0,
             published: 0,
             used: 0,
+            seen: 0,
         })
     }
 
@@ -81,13 +84,22 @@ impl Ring {
 
     #[inline(always)]
     fn offer_at(&mut self, index: u16, head: u16, table: u64, bytes: u32) -> Result<(), MemoryError> {
+        self.name(index, table, bytes)?;
+        self.offer_named(head)
+    }
+
+    /// Makes descriptor `index` name the table of `bytes` at `table`.
+    #[inline]
+    pub fn name(&mut self, index: u16, table: u64, bytes: u32) -> Result<(), MemoryError> {
         const INDIRECT: u64 = 4;
-        let at = 2 * usize::from(index);
-        let stored = self
-            .desc
-            .store(at, table, Ordering::Relaxed)
-            .and_then(|()| self.desc.store(at + 1, u64::from(bytes) | INDIRECT << 32, Ordering::Relaxed))
-            .and_then(|()| self.avail.store(2 + self.slot(self.next), head, Ordering::Relaxed));
+        let named = self.desc.store_all(2 * usize::from(index), [table, u64::from(bytes) | INDIRECT << 32]);
+        named.ok_or(MemoryError::OutOfRam)
+    }
+
+    /// [`Ring::offer`] for a descriptor that names its table already.
+    #[inline(always)]
+    pub fn offer_named(&mut self, id: u16) -> Result<(), MemoryError> {
+        let stored = self.avail.store(2 + self.slot(self.next), id, Ordering::Relaxed);
         self.next = self.next.wrapping_add(1);
         stored.ok_or(MemoryError::OutOfRam)
     }
@@ -124,15 +136,18 @@ impl Ring {
     /// Takes a used element: the id and the number of bytes written, as the device says them.
     #[inline]
     pub fn take(&mut self) -> Option<(u32, u32)> {
-        if !self.has_used() {
-            return None;
+        if self.seen == self.used {
+            self.seen = self.used_index();
+            if self.seen == self.used {
+                return None;
+            }
         }
         let element = 1 + 2 * self.slot(self.used);
         self.used = self.used.wrapping_add(1);
-        let head = self.elements.load(element, Ordering::Relaxed)?;
-        let written = self.elements.load(element + 1, Ordering::Relaxed)?;
+        let [head, written] = self.elements.load_all(element)?;
         // The nudge is known by its place, whatever the size of the queue.
-        Some((if head == u32::from(self.size - 1) { u32::from(super::MAX_DEPTH) } else { head }, written))
+        let last = u32::from(self.size.wrapping_sub(1));
+        Some((if head == last { u32::from(super::MAX_DEPTH) } else { head }, written))
     }
 
     /// Asks for an interrupt at the next used element. True if there is one already.

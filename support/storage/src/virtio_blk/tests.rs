@@ -397,4 +397,37 @@ proptest! {
         }
         prop_assert!(flying.is_empty(), "lost: {:?}", flying);
     }
+
+    /// A number's page serves for whatever comes next: what a request of one segment leaves there is fit for the next one of
+    /// its kind, and for no other.
+    #[test]
+    fn numbers_are_used_again(script in prop::collection::vec((0u16..2, 0u8..6, 0u64..SECTORS - 2), 1..60)) {
+        let d = device(ALL);
+        let mut driver = driver(&d, 64);
+        let mut disk = d.borrow().disk.clone();
+        for (turn, (id, what, sector)) in script.into_iter().enumerate() {
+            let at = (sector * SECTOR) as usize;
+            let ram = d.borrow().ram.ram();
+            ram.fill(PAYLOAD, 0x2000, turn as u8).unwrap();
+            let (one, two) = ([segment(0, 1024)], [segment(0, 512), segment(0x1000, 512)]);
+            let range = Request { id, command: Command::Discard, sector, sectors: 2, segments: &[] };
+            match what {
+                0 => driver.submit(&read(id, sector, &one)),
+                1 => driver.submit(&Request { command: Command::Write, ..read(id, sector, &one) }),
+                2 => driver.submit(&read(id, sector, &two)),
+                3 => driver.submit(&Request { command: Command::Write, ..read(id, sector, &two) }),
+                4 => driver.submit(&range),
+                _ => { prop_assert_eq!(driver.restart(0), Ok(())); continue }
+            }.unwrap();
+            driver.kick();
+            prop_assert_eq!(driver.complete(), Some(Completion { id, outcome: Outcome::Done }));
+            match what {
+                0 => prop_assert_eq!(d.borrow().ram.bytes(PAYLOAD, 1024), &disk[at..at + 1024]),
+                2 => prop_assert_eq!(d.borrow().ram.bytes(PAYLOAD + 0x1000, 512), &disk[at + 512..at + 1024]),
+                1 | 3 => disk[at..at + 1024].fill(turn as u8),
+                _ => disk[at..at + 1024].fill(0),
+            }
+            prop_assert!(d.borrow().disk == disk);
+        }
+    }
 }

@@ -4,10 +4,15 @@
 //! that the other has read.
 
 use super::{Operation, Parsed, SECTOR, Segment, kind};
-use crate::queue::Queue;
+use crate::queue::{DESC_F_NEXT, DESC_F_WRITE, Queue, Table, descriptor};
 
-/// Bytes of a request's header.
-const HEADER: u32 = 16;
+/// The header's descriptor: 16 readable bytes, the data next.
+const HEADER: u64 = descriptor(16, DESC_F_NEXT, 1);
+/// The data's, less its length, for a read and a write; the status next.
+const READ: u64 = descriptor(0, DESC_F_NEXT | DESC_F_WRITE, 2);
+const WRITE: u64 = descriptor(0, DESC_F_NEXT, 2);
+/// The status byte's: the last.
+const STATUS: u64 = descriptor(1, DESC_F_WRITE, 0);
 
 /// Such a request.
 #[derive(Clone, Copy, Debug)]
@@ -53,25 +58,25 @@ impl Plain {
 /// The next available chain if it is a plain request: [`Queue::skip`] takes it. `None` says nothing.
 #[inline]
 pub fn plain(queue: &mut Queue) -> Option<Plain> {
-    let triple = queue.peek_triple()?;
-    let ram = queue.ram();
-    let [header, data, status] = triple.parts;
-    if header.writable || header.len != HEADER || !status.writable || status.len != 1 {
+    let Table { head, words: [header, of_header, data, of_data, status, of_status] } = queue.peek_table()?;
+    // `next` means nothing in the last one.
+    if of_header != HEADER || of_status << 16 != STATUS << 16 {
         return None;
     }
-    let [words, sector] = ram.read_words(header.addr).ok()?;
-    let write = match u64::from_le(words) as u32 {
-        kind::IN if data.writable => false,
-        kind::OUT if !data.writable => true,
+    let ram = queue.ram();
+    let [words, sector] = ram.read_words(header).ok()?;
+    let write = match (u64::from_le(words) as u32, of_data >> 32 << 32) {
+        (kind::IN, READ) => false,
+        (kind::OUT, WRITE) => true,
         _ => return None,
     };
-    if !u64::from(data.len).is_multiple_of(SECTOR) {
+    let len = of_data as u32;
+    if len == 0 || !u64::from(len).is_multiple_of(SECTOR) {
         return None;
     }
-    let paddr = ram.translate(data.addr, data.len.into())?;
-    ram.offset(status.addr, 1)?;
-    let segment = Segment { paddr, len: data.len };
-    Some(Plain { head: triple.head, write, sector: u64::from_le(sector), segment, status: status.addr })
+    let paddr = ram.translate(data, len.into())?;
+    ram.offset(status, 1)?;
+    Some(Plain { head, write, sector: u64::from_le(sector), segment: Segment { paddr, len }, status })
 }
 
 #[cfg(test)]

@@ -84,19 +84,53 @@ impl<T: Cell> Cells<T> {
         self.at(index).map(|at| unsafe { T::store(at, value, order) })
     }
 
-    /// Stores neighbouring words, in order but relaxed. `None`, and nothing stored, if some are beyond the end.
+    /// Neighbouring words, in order but relaxed. `None` if some are beyond the end.
     #[inline(always)]
-    pub fn store_all<const N: usize>(&self, index: usize, values: [T; N]) -> Option<()> {
+    pub fn load_all<const N: usize>(&self, index: usize) -> Option<[T; N]> {
+        let group = self.group::<N>(index)?;
+        // SAFETY: `group` checked that N words from there are inside, aligned as `start` is.
+        Some(core::array::from_fn(|n| unsafe { T::load(group.start.add(n), Ordering::Relaxed) }))
+    }
+
+    /// `N` neighbouring words. `None` if some are beyond the end.
+    #[inline(always)]
+    pub fn group<const N: usize>(&self, index: usize) -> Option<Group<T, N>> {
         if index >= self.count || N > self.count - index {
             return None;
         }
+        // SAFETY: the index is inside what `new`'s caller promised.
+        Some(Group { start: unsafe { self.start.add(index) } })
+    }
+
+    /// Stores neighbouring words, in order but relaxed. `None`, and nothing stored, if some are beyond the end.
+    #[inline(always)]
+    pub fn store_all<const N: usize>(&self, index: usize, values: [T; N]) -> Option<()> {
+        let group = self.group::<N>(index)?;
         for (n, value) in values.into_iter().enumerate() {
             #[cfg(any(test, feature = "fake"))]
             crate::fake::crash::store();
-            // SAFETY: index + n < count, so it is inside what `new`'s caller promised, aligned as `start` is.
-            unsafe { T::store(self.start.add(index + n), value, Ordering::Relaxed) };
+            // SAFETY: `group` checked that N words from there are inside, aligned as `start` is.
+            unsafe { T::store(group.start.add(n), value, Ordering::Relaxed) };
         }
         Some(())
+    }
+}
+
+/// A few neighbouring [`Cells`], checked together: their accesses cost nothing more.
+#[derive(Clone, Copy, Debug)]
+pub struct Group<T, const N: usize> {
+    start: NonNull<T>,
+}
+
+impl<T: Cell, const N: usize> Group<T, N> {
+    /// Stores word `I`, relaxed.
+    #[inline(always)]
+    pub fn store<const I: usize>(&self, value: T) {
+        const { assert!(I < N) };
+        #[cfg(any(test, feature = "fake"))]
+        crate::fake::crash::store();
+        // SAFETY: `Cells::group` checked that N words are inside, aligned as its start is, and I < N.
+        unsafe { T::store(self.start.add(I), value, Ordering::Relaxed) };
     }
 }
 
@@ -124,6 +158,13 @@ mod tests {
             (None, None, None)
         );
         assert_eq!(ram.read_obj::<[u64; 2]>(BASE + 0x30), Ok([7u64.to_le(), 8u64.to_le()]));
+        assert_eq!((all.load_all(6), all.load_all::<2>(7), all.load_all::<1>(8)), (Some([7, 8]), None, None));
+        let group = all.group::<2>(4).unwrap();
+        group.store::<1>(6);
+        group.store::<0>(5);
+        assert_eq!(all.load_all(4), Some([5, 6, 7, 8]));
+        assert!(all.group::<9>(0).is_none() && all.group::<2>(7).is_none());
+        assert!(all.group::<1>(usize::MAX).is_none() && all.group::<0>(8).is_none());
         assert_eq!(all.load(0, Relaxed), Some(0x1234_0000_0000_0000));
     }
 

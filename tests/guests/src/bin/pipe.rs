@@ -11,7 +11,7 @@ mod guest {
     use partita_protocol::layout::guest::LINK_IRQ;
     use partita_test_guests::check::{check, equal, summary};
     use partita_test_guests::link::{self, Link};
-    use partita_test_guests::{machine, println};
+    use partita_test_guests::{machine, println, refused};
 
     #[unsafe(no_mangle)]
     extern "C" fn guest_main(_: u64) {
@@ -29,6 +29,13 @@ mod guest {
         equal("id", link.place.id.into(), 0);
         equal("doorbell's interrupt", link.place.irq.into(), LINK_IRQ.into());
         let partner = 1 - link.me;
+        // The start of peer 1's section, as the test's description has the link: read-only for us. One store has a syndrome,
+        // the other has none.
+        const ABORT: u64 = 0x25 << 26 | 1 << 25 | 1 << 10 | 1 << 6 | 0x10;
+        let one = refused!("movz x0, #0x1004, lsl #16", "movk x0, #0x2000", "str wzr, [x0]");
+        equal("a store to the peer's section", one, ABORT);
+        let pair = refused!("movz x0, #0x1004, lsl #16", "movk x0, #0x2000", "stp xzr, xzr, [x0, #16]");
+        equal("a pair to the peer's section", pair, ABORT);
         // Rings that mean nobody.
         [link.me, link.peers, u32::MAX].into_iter().for_each(|peer| link.ring(peer));
         let mut pipe = match link.pipe(partner) {

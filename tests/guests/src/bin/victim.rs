@@ -1,5 +1,5 @@
-//! The neighbour: writes its own disk and reads it back, all the time, and measures how long it waits. It ends when somebody
-//! types a `q`.
+//! The neighbour: writes its own disk and reads it back, all the time, and measures how long it waits; between two requests it
+//! looks after its sockets. It ends when somebody types a `q`.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 #[cfg(not(target_os = "none"))]
@@ -10,6 +10,7 @@ mod guest {
     use partita_protocol::layout::guest;
     use partita_test_guests::blk::{self, Disk, IN, OUT};
     use partita_test_guests::machine::{self, frequency, now, read};
+    use partita_test_guests::neighbour::Neighbour;
     use partita_test_guests::println;
 
     /// Sectors of 4096 bytes that are used.
@@ -42,6 +43,10 @@ mod guest {
             println!("victim: FAIL: its disk does not start");
             return;
         };
+        let Some(mut sockets) = Neighbour::start(blk::BASE + 0x1000) else {
+            println!("victim: FAIL: its socket device does not start");
+            return;
+        };
         println!("victim: works");
         let (mut requests, mut wrong, mut late, mut worst, mut round) = (0u64, 0u64, 0u64, 0u64, 0u64);
         let begun = now();
@@ -51,6 +56,7 @@ mod guest {
             let place = round.wrapping_mul(0x9e37_79b9) % PLACES;
             let block = pattern(place, round);
             for kind in [OUT, IN] {
+                sockets.turn();
                 blk::store(0, if kind == OUT { block } else { [0; 4096] });
                 let status = disk.request(kind, 64 + 8 * place, 4096);
                 let passed = (now() - last) * 1_000_000 / frequency();
@@ -74,6 +80,11 @@ mod guest {
             }
         }
         let seconds = (now() - begun) / frequency();
-        println!("victim: {requests} requests in {seconds} s, worst {worst} us, {wrong} wrong, {late} late");
+        let (wrong, late) = (wrong + sockets.wrong, late + sockets.late);
+        let (echoes, connections) = (sockets.echoes, sockets.connections);
+        println!(
+            "victim: {requests} requests in {seconds} s, worst {worst} us, {wrong} wrong, {late} late, \
+             {echoes} echoes, {connections} connections of the other"
+        );
     }
 }

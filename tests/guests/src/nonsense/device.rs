@@ -15,14 +15,20 @@ pub struct Device {
     pub id: u32,
     /// Queues.
     pub queues: u32,
+    /// The one of which the device takes what the driver has for it.
+    pub kicked: u32,
     /// Resets it, starts it and has it do something. False if anything of it fails.
     pub works: fn() -> bool,
 }
 
-/// All of them. A cell whose description gives it other devices than a disk and a console needs another table.
-pub static DEVICES: [Device; 2] = [
-    Device { name: "disk", base: blk::BASE, id: 2, queues: 1, works: disk_works },
-    Device { name: "console", base: blk::BASE + 0x1000, id: 3, queues: 2, works: console_works },
+/// The socket device's registers.
+pub const VSOCK: u64 = blk::BASE + 0x2000;
+
+/// All of them. A cell whose description gives it other devices than a disk, a console and sockets needs another table.
+pub static DEVICES: [Device; 3] = [
+    Device { name: "disk", base: blk::BASE, id: 2, queues: 1, kicked: 0, works: disk_works },
+    Device { name: "console", base: blk::BASE + 0x1000, id: 3, queues: 2, kicked: 1, works: console_works },
+    Device { name: "sockets", base: VSOCK, id: 19, queues: 3, kicked: 1, works: super::sockets::works_again },
 ];
 
 /// Descriptors of a [`Ring`].
@@ -198,7 +204,7 @@ fn disk_works() -> bool {
 
 /// A carriage return is transmitted.
 fn console_works() -> bool {
-    let [_, console] = &DEVICES;
+    let [_, console, ..] = &DEVICES;
     if !console.enter(State::Live) {
         return false;
     }

@@ -15,6 +15,7 @@ pub mod place;
 pub mod registers;
 pub mod requests;
 pub mod rings;
+pub mod sockets;
 pub mod storms;
 pub mod sysregs;
 
@@ -73,6 +74,9 @@ pub static CATALOGUE: &[Subject] = &[
     requests::KINDS,
     requests::SECTORS,
     requests::LENGTHS,
+    sockets::PACKETS,
+    sockets::CHAINS,
+    sockets::FLOODS,
     storms::SUBJECT,
     gic::DISTRIBUTOR,
     gic::TRICKS,

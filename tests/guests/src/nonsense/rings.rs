@@ -8,7 +8,7 @@ use crate::blk::{self, reg, set};
 use crate::machine;
 
 /// RAM of this guest ends here (16 MiB).
-const RAM_END: u64 = 0x4100_0000;
+pub(super) const RAM_END: u64 = 0x4100_0000;
 
 /// The three areas of a queue, one of them in a bad place.
 pub const AREAS: Subject =
@@ -64,7 +64,7 @@ fn name(index: usize, f: &mut dyn fmt::Write) -> fmt::Result {
 
 fn run(index: usize) -> bool {
     let device = &DEVICES[index / PER_DEVICE];
-    let queue = device.queues - 1;
+    let queue = device.kicked;
     let good = areas(queue as usize);
     if !device.enter(State::Found) || !device.negotiate() {
         return false;
@@ -106,12 +106,17 @@ fn selectors() -> usize {
     DEVICES.len() * NUMBERS.len()
 }
 
+/// Which queue: none that the device has.
+fn selector(index: usize) -> u32 {
+    NUMBERS[index % NUMBERS.len()].max(DEVICES[index / NUMBERS.len()].queues)
+}
+
 fn selector_name(index: usize, f: &mut dyn fmt::Write) -> fmt::Result {
-    write!(f, "queue {:#x} of {}", NUMBERS[index % NUMBERS.len()], DEVICES[index / NUMBERS.len()].name)
+    write!(f, "queue {:#x} of {}", selector(index), DEVICES[index / NUMBERS.len()].name)
 }
 
 fn selector_run(index: usize) -> bool {
-    let (device, number) = (&DEVICES[index / NUMBERS.len()], NUMBERS[index % NUMBERS.len()]);
+    let (device, number) = (&DEVICES[index / NUMBERS.len()], selector(index));
     let mut ok = true;
     for state in [State::Ready, State::Live] {
         ok &= device.enter(state);
@@ -151,7 +156,7 @@ fn index_name(index: usize, f: &mut dyn fmt::Write) -> fmt::Result {
 fn index_run(index: usize) -> bool {
     let device = &DEVICES[index / INDEX.len()];
     let (idx, head, _) = INDEX[index % INDEX.len()];
-    let queue = device.queues - 1;
+    let queue = device.kicked;
     if !device.enter(State::Live) {
         return false;
     }

@@ -55,6 +55,7 @@ pub const SUBJECT: Subject = Subject {
         }),
         ("3000 rubbish stores to the disk's registers", || rubbish(BASE, 0x200, 8)),
         ("3000 rubbish stores to the console's registers", || rubbish(BASE + 0x1000, 0x200, 8)),
+        ("3000 rubbish stores to the sockets' registers", || rubbish(BASE + 0x2000, 0x200, 8)),
         ("2000 rubbish stores to the PL011", uart),
         ("2000 reads of the PL011", || {
             for offset in 0..2000u64 {
@@ -103,7 +104,7 @@ fn kicks(state: State) -> bool {
     for device in &DEVICES {
         ok &= device.enter(state);
         for _ in 0..2500 {
-            device.write(reg::QUEUE_NOTIFY, device.queues - 1);
+            device.write(reg::QUEUE_NOTIFY, device.kicked);
         }
         ok &= device.is_itself();
     }

@@ -1,0 +1,146 @@
+//! A link outlives those who use it: guests that are stopped, started and restarted while a stream runs, a broker that is
+//! killed, and a store to where only the peer may write (docs/links.md).
+
+use std::{path::PathBuf, time::Duration};
+
+use partita::{build, fail, failure::Result};
+use partita_system_tests::fixture::{self, BOOT, SOON, System, with_system};
+
+/// For what takes the guests a while.
+const LONG: Duration = Duration::from_secs(300);
+/// ECONNRESET, as the tool's exit status.
+const RESET: &str = "104";
+/// The tool gives up after this many seconds, with another status: longer than a test that goes well takes.
+const PIPE: &str = "partita-pipe --wait 200";
+/// Where the output section of peer 1 begins (docs/guest-abi.md): behind the shared section and peer 0's.
+const SECTION: u64 = 0x1000_0000 + (8 << 10) + (256 << 10);
+
+/// Two Debian guests and a link.
+fn description() -> Result<PathBuf> {
+    let context = fixture::context(None)?;
+    let text = format!(
+        r#"{{ "controllers": [{{ "name": "disk0", "kind": "virtio-mmio", "slot": 0 }}],
+  "cells": [{}, {}],
+  "links": [{{ "name": "l0", "peers": ["debian1", "debian2"], "shared": "8K", "output": "256K" }}] }}
+"#,
+        fixture::debian(1, "")?,
+        fixture::debian(2, "")?,
+    );
+    let dir = context.build_dir().join("test");
+    build::create(&dir)?;
+    let path = dir.join("link-lives.json");
+    build::write(&path, text.as_bytes())?;
+    Ok(path)
+}
+
+/// Runs something in a guest, in the background, and not as a job of the shell, which would talk of it. Its status will be in `/run/status`, what it says in `/run/said`.
+fn begin(system: &mut System, n: usize, command: &str) -> Result {
+    let command = format!(
+        "rm -f /run/status; (({command} > /run/said 2>&1; echo $? > /run/new; mv /run/new /run/status) &)"
+    );
+    system.guest(n, &command, LONG).map(drop)
+}
+
+/// How it ended, and what it said.
+fn end(system: &mut System, n: usize) -> Result<(String, String)> {
+    let status = system.guest(n, "until [ -s /run/status ]; do sleep 0.1; done; cat /run/status", LONG)?;
+    let said = system.guest(n, "cat /run/said", SOON)?;
+    Ok((status.trim().to_owned(), said))
+}
+
+/// It was broken off.
+fn reset(system: &mut System, n: usize, what: &str) -> Result {
+    let (status, said) = end(system, n)?;
+    if status != RESET {
+        fail!("{what}: the peer's stream ended with {status}: {said}");
+    }
+    println!("{what}: {}", said.lines().last().unwrap_or_default());
+    Ok(())
+}
+
+/// Bytes have gone through the pipe of guest `n`, and go on to: its doorbell has rung more than once.
+fn flows(system: &mut System, n: usize) -> Result {
+    let count = "c() { awk '/hivc/ {print $2}' /proc/interrupts; }; a=$(c); until [ $(c) -gt $((a + 3)) ]; do sleep 0.1; done";
+    system.guest(n, count, LONG).map(drop)
+}
+
+fn contains(text: &str, wanted: &str) -> Result {
+    if text.contains(wanted) { Ok(()) } else { fail!("no {wanted:?} in: {text}") }
+}
+
+/// A new stream arrives whole.
+fn again(system: &mut System, when: &str) -> Result {
+    begin(system, 2, &format!("{PIPE} sink"))?;
+    contains(&system.guest(1, &format!("{PIPE} source 4M"), LONG)?, "checksums agree")?;
+    let (status, said) = end(system, 2)?;
+    if status != "0" {
+        fail!("{when}: the new stream's sink ended with {status}: {said}");
+    }
+    println!("{when}: a new stream works");
+    Ok(())
+}
+
+#[test]
+fn a_link_outlives_guests_and_broker() {
+    let description = description().unwrap_or_else(|failure| panic!("{failure}"));
+    with_system("link-lives", Some(&description), |system| {
+        system.session.expect("[blk_", BOOT)?;
+        system.alive(1)?;
+        system.alive(2)?;
+        // The kernel's lines may come in the middle of an answer.
+        system.guest(1, "dmesg -n 1", SOON)?;
+        contains(&system.guest(1, "partita-pipe info", SOON)?, "peer 1 runs, start 1")?;
+
+        // A writer's peer is stopped without a word.
+        begin(system, 2, &format!("{PIPE} sink"))?;
+        begin(system, 1, &format!("{PIPE} source 4G"))?;
+        flows(system, 1)?;
+        system.order("stop", "debian2", "stops")?;
+        reset(system, 1, "peer stopped while it reads")?;
+        contains(&system.guest(1, "partita-pipe info", SOON)?, "peer 1 does not run, start 1")?;
+        // Who opens now waits for the next start, and is no error.
+        begin(system, 1, &format!("{PIPE} source 1M"))?;
+        system.order("start", "debian2", "starts")?;
+        system.alive(2)?;
+        begin(system, 2, &format!("{PIPE} sink"))?;
+        for n in [1, 2] {
+            let (status, said) = end(system, n)?;
+            if status != "0" {
+                fail!("guest {n}, after the peer had been started again: {status}: {said}");
+            }
+        }
+        contains(&system.guest(1, "partita-pipe info", SOON)?, "peer 1 runs, start 2")?;
+
+        // A reader's peer is restarted, faster than anybody looks.
+        begin(system, 1, &format!("{PIPE} sink"))?;
+        begin(system, 2, &format!("{PIPE} source 4G"))?;
+        flows(system, 1)?;
+        system.order("restart", "debian2", "restarts")?;
+        reset(system, 1, "peer restarted while it writes")?;
+        system.alive(2)?;
+        again(system, "after the restart of a peer")?;
+
+        // The broker is restarted under a stream: it has no part in the bytes, and no doorbell is lost.
+        begin(system, 2, &format!("{PIPE} sink"))?;
+        begin(system, 1, &format!("{PIPE} source 64M"))?;
+        flows(system, 1)?;
+        system.manage("kill ivc")?;
+        let (status, said) = end(system, 1)?;
+        if status != "0" {
+            fail!("a stream under which the broker was restarted ended with {status}: {said}");
+        }
+        contains(&said, "checksums agree")?;
+        contains(&system.manage("services")?, "ivc")?;
+        println!("broker restarted under a stream: {}", said.lines().last().unwrap_or_default());
+        again(system, "after the restart of the broker")?;
+
+        // The peer's section: the guest's driver does not map it for writing, so past that. Another process goes on.
+        let store =
+            system.guest(1, &format!("busybox devmem {SECTION:#x} 32 1 2>&1; echo status $?"), SOON)?;
+        let [bus_error, refused] = ["status 135", "Operation not permitted"].map(|text| store.contains(text));
+        if !bus_error || refused {
+            fail!("a store to the peer's section: {store}");
+        }
+        again(system, "after a store to the peer's section")
+    });
+}
