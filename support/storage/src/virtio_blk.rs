@@ -201,6 +201,7 @@ impl<T: Transport> VirtioBlk<T> {
             properties,
             busy: 0,
             lost: 0,
+            framed: 0,
             flights: [Flight::default(); MAX_DEPTH as usize],
             health: Health::Failed,
         })
