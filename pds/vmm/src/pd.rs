@@ -5,12 +5,13 @@ use partita_config::{Boot, Cell, Config, Device, Trigger};
 use partita_guest::lines::Lines;
 use partita_pd::config;
 use partita_pd::memory::{at, page, region};
+use partita_pd_vmm::devices::Slot;
 use partita_pd_vmm::links::{Description, Links};
 use partita_pd_vmm::load::Images;
 use partita_pd_vmm::machine::Machine;
 use partita_pd_vmm::remote::{Backend, device_id};
 use partita_pd_vmm::terminal::{Port, Terminal};
-use partita_pd_vmm::vmm::{CellLink, Parts, Slot, TimerLink, Vmm};
+use partita_pd_vmm::vmm::{CellLink, Parts, TimerLink, Vmm};
 use partita_protocol::MAX_DEVICES;
 use partita_protocol::backend::BackendStatus;
 use partita_protocol::layout::{channel, guest, size, vaddr};
@@ -67,7 +68,7 @@ fn init() -> Pd {
     let cell_link =
         unsafe { CellLink { wanted: page(vaddr::CELL_WANTED), actual: page(vaddr::CELL_ACTUAL) } };
     Pd(Vmm::new(Parts {
-        machine: Kernel,
+        machine: Kernel::default(),
         logger,
         ram,
         stale: cell.memory_address.is_some(),
@@ -150,9 +151,10 @@ fn links(config: &Config<'_>, cell: &Cell<'_>) -> Option<Links<'static, Register
     let tables = (0..list.len()).map(|link| unsafe { Registers::link(link) });
     // SAFETY: the host tool maps both pages of doorbells in the VMM of a cell with links.
     let pages = unsafe { (page(vaddr::DOORBELL_TX), page(vaddr::DOORBELL_RX)) };
-    let links = Links::new(list, tables, pages, Kernel.frequency());
+    let mut kernel = Kernel::default();
+    let links = Links::new(list, tables, pages, kernel.frequency());
     // A guest that ran under an earlier life of this VMM does so no more: the peers are to hear of it.
-    Kernel.signal(channel::VMM_IVC);
+    kernel.signal(channel::VMM_IVC);
     Some(links)
 }
 

@@ -33,10 +33,10 @@ fn description() -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Runs something in a guest, in the background. Its status will be in `/run/status`, what it says in `/run/said`.
+/// Runs something in a guest, in the background, and not as a job of the shell, which would talk of it. Its status will be in `/run/status`, what it says in `/run/said`.
 fn begin(system: &mut System, n: usize, command: &str) -> Result {
     let command = format!(
-        "rm -f /run/status; ({command} > /run/said 2>&1; echo $? > /run/new; mv /run/new /run/status) & true"
+        "rm -f /run/status; (({command} > /run/said 2>&1; echo $? > /run/new; mv /run/new /run/status) &)"
     );
     system.guest(n, &command, LONG).map(drop)
 }
@@ -45,8 +45,7 @@ fn begin(system: &mut System, n: usize, command: &str) -> Result {
 fn end(system: &mut System, n: usize) -> Result<(String, String)> {
     let status = system.guest(n, "until [ -s /run/status ]; do sleep 0.1; done; cat /run/status", LONG)?;
     let said = system.guest(n, "cat /run/said", SOON)?;
-    // The shell may say first that the job is done.
-    Ok((status.lines().last().unwrap_or_default().trim().to_owned(), said))
+    Ok((status.trim().to_owned(), said))
 }
 
 /// It was broken off.

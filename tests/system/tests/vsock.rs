@@ -103,6 +103,7 @@ fn stock_guests_talk_over_vsock() {
         pair.wait_for_shell(1)?;
         pair.wait_for_shell(2)?;
         files_both_ways_at_once(&mut pair)?;
+        packets_with_borders(&mut pair)?;
         many_streams(&mut pair)?;
         refused(&mut pair)?;
         a_reader_that_stops(&mut pair)?;
@@ -143,6 +144,33 @@ fn files_both_ways_at_once(pair: &mut Pair<'_>) -> Result {
         }
         println!("{mib} MiB from debian{from} to debian{to}: {}", first_word(&sent));
     }
+    Ok(())
+}
+
+/// SEQPACKET: each message arrives as one, the small ones and one that takes several receive buffers (4 KiB in Linux).
+/// socat tells the length of what it takes at once.
+fn packets_with_borders(pair: &mut Pair<'_>) -> Result {
+    const LENGTHS: [u32; 5] = [1, 5000, 3, 30_000, 100];
+    pair.run(
+        2,
+        "socat -x -u -b 65536 VSOCK-LISTEN:5000,type=5 CREATE:/run/packets 2> /run/lengths & sleep 1",
+    )?;
+    let sends = LENGTHS.map(|length| format!("dd if=/root/out bs={length} count=1 status=none; sleep 1;"));
+    pair.run(1, &format!("({}) | socat -u -b 65536 - VSOCK-CONNECT:4:5000,type=5", sends.concat()))?;
+    pair.until(2, "! busybox pidof socat > /dev/null")?;
+    let said = pair.run(2, "grep -o 'length=[0-9]*' /run/lengths")?;
+    let lengths: Vec<u32> =
+        said.lines().filter_map(|line| line.strip_prefix("length=")?.parse().ok()).collect();
+    if lengths != LENGTHS {
+        fail!("messages of {LENGTHS:?} bytes arrived as {lengths:?}: {said}");
+    }
+    let sends = LENGTHS.map(|length| format!("head -c {length} /root/out;"));
+    let sent = pair.run(1, &format!("({}) | sha256sum", sends.concat()))?;
+    let received = pair.run(2, "sha256sum < /run/packets")?;
+    if first_word(&sent) != first_word(&received) {
+        fail!("messages: sent {sent}, received {received}");
+    }
+    println!("SEQPACKET: {LENGTHS:?} bytes arrived as {lengths:?}, same hash");
     Ok(())
 }
 

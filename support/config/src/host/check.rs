@@ -54,6 +54,7 @@ const GENERATED: &[&str] = &[
     "partita.json",
     "system.xml",
     "supervisor.elf",
+    "pulse.elf",
     "timer.elf",
     "console.elf",
     "blk.elf",

@@ -41,7 +41,7 @@ pub const MAYBE: Subject = Subject {
             refused!("mov x0, #0x0a000000", "add x0, x0, #0x74", "str xzr, [x0]") != 1
         }),
         ("a store to the page of a device that there is not", || {
-            write(BASE + 0x2000, 1);
+            write(BASE + 0x3000, 1);
             true
         }),
         ("PSCI SYSTEM_RESET", || smc([0x8400_0009, 0, 0, 0]) != 0),
@@ -57,7 +57,7 @@ pub const SUBJECT: Subject = Subject {
         ("store to 0", || store(0)),
         ("load from nothing", || load(0x1000_0000)),
         ("store behind the devices' pages", || store(BASE + 0x1000 * MAX_DEVICES as u64)),
-        ("load from the page of a device that there is not", || load(BASE + 0x2000)),
+        ("load from the page of a device that there is not", || load(BASE + 0x3000)),
         ("load before the devices' pages", || load(BASE - 4)),
         ("store to the CPU interface's physical neighbour", || store(guest::GICC + guest::GICC_SIZE)),
         ("load behind the PL011", || load(guest::UART + 0x1000)),
