@@ -12,8 +12,9 @@ use partita_virtio::mmio::Action;
 use partita_virtio::mmio::registers::reg;
 
 use crate::bus::{self, Target};
+use crate::devices::{Slot, interrupt_of};
 use crate::machine::{Field, Machine, Page};
-use crate::vmm::{Slot, Vcpu, Vmm, interrupt_of};
+use crate::vmm::{Vcpu, Vmm};
 
 /// Labels of fault messages (seL4 manual, "Faults"; abi.md section 5).
 pub(crate) mod label {

@@ -24,12 +24,13 @@ use partita_ring::{AtomicU64, Duplex, Header, Mine, Rx, Yours};
 use partita_virtio::fake::FakeRam;
 use partita_virtio::mmio::RegisterPage;
 
+use crate::devices::Slot;
 use crate::links::{Description, Links};
 use crate::load::Images;
 use crate::machine::{Field, Machine, Page};
 use crate::remote::{Backend, device_id};
 use crate::terminal::{Port, Terminal};
-use crate::vmm::{CellLink, Parts, Slot, TimerLink, Vmm};
+use crate::vmm::{CellLink, Parts, TimerLink, Vmm};
 
 /// Bytes of a [`Guest`]'s RAM.
 pub const RAM: u64 = 6 << 20;

@@ -10,6 +10,7 @@
 
 pub mod bus;
 pub mod busy;
+pub mod devices;
 pub mod exits;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
@@ -19,6 +20,7 @@ pub mod load;
 pub mod machine;
 pub mod prepare;
 pub mod remote;
+mod sleep;
 pub mod stats;
 pub mod terminal;
 pub mod vmm;

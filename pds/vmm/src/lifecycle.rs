@@ -12,10 +12,11 @@ use partita_protocol::layout::channel;
 use partita_protocol::supervisor::{StopReason, label};
 use partita_ring::log_line;
 
+use crate::devices::{Slot, interrupt_of};
 use crate::load;
 use crate::machine::{Machine, Page};
 use crate::stats::{Events, Exits};
-use crate::vmm::{Phase, Slot, Vcpu, Vmm, interrupt_of};
+use crate::vmm::{Phase, Vcpu, Vmm};
 
 impl<M: Machine, P: Page> Vmm<'_, M, P> {
     /// Starts the guest in what is as good as a new machine: the first time RAM is zero and nothing is pending, later that

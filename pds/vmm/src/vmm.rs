@@ -10,9 +10,9 @@ use partita_guest::fault::{self, Trap};
 use partita_guest::gic::Vgic;
 use partita_guest::lines::{Lines, Outcome};
 use partita_guest::psci::Cpus;
-use partita_guest::vtimer::{self, Alarm};
+use partita_guest::vtimer::Alarm;
 use partita_protocol::alive::Alive;
-use partita_protocol::layout::{channel, guest};
+use partita_protocol::layout::channel;
 use partita_protocol::lifecycle::{Actual, Wanted};
 use partita_protocol::stats::{Counter, VmmStats};
 use partita_protocol::supervisor::StopReason;
@@ -25,11 +25,11 @@ use partita_virtio::memory::GuestRam;
 use core::sync::atomic::Ordering;
 
 use crate::busy::Busy;
-use crate::links::{Links, Ring};
+use crate::devices::Slot;
+use crate::links::Links;
 use crate::load::Images;
-use crate::machine::{Field, Machine, Page};
+use crate::machine::{Machine, Page};
 use crate::prepare::Preparation;
-use crate::remote::{Backend, Remote, Trouble};
 use crate::terminal::Terminal;
 
 /// How to wait for the next event.
@@ -75,17 +75,6 @@ pub enum Phase {
     Paused,
     /// Its devices are being stopped: because it stopped itself for this reason, or because the supervisor wants it so.
     Stopping(Option<StopReason>),
-}
-
-/// A virtio device of the cell.
-#[allow(clippy::large_enum_variant)] // there is nothing to box it with, and most are `Ready`
-pub enum Slot<'a, P> {
-    /// The backend has not answered for it yet.
-    Waiting(P, Backend<'a>),
-    /// It works.
-    Ready(Remote<'a, P>),
-    /// The backend has no such device, or it needs none: the console is [`Parts::terminal`]'s.
-    Absent,
 }
 
 /// The link to the timer PD.
@@ -137,13 +126,13 @@ pub struct Vmm<'a, M, P> {
     pub(crate) used: [bool; MAX_VCPUS],
     /// Interrupts of passed-through devices.
     pub(crate) lines: Lines,
-    timer: TimerLink<'a>,
-    alarm: Alarm,
+    pub(crate) timer: TimerLink<'a>,
+    pub(crate) alarm: Alarm,
     /// The kernel has reported the virtual timer and waits for its acknowledgement.
     pub(crate) timer_owed: [bool; MAX_VCPUS],
     /// Whose fault is unanswered.
     pub(crate) replying: Option<usize>,
-    notify: Option<usize>,
+    pub(crate) notify: Option<usize>,
     /// The terminal was used during this event: the console PD may have to know.
     pub(crate) talked: bool,
     /// Level of the PL011's interrupt.
@@ -390,11 +379,6 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
     }
 
     #[inline]
-    fn is_asleep(&self, vcpu: usize) -> bool {
-        matches!(self.vcpus.get(vcpu), Some(Vcpu::Asleep))
-    }
-
-    #[inline]
     fn some_run(&self) -> bool {
         self.vcpus.iter().any(|state| matches!(state, Vcpu::Running))
     }
@@ -412,38 +396,6 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         if self.replying == Some(vcpu) {
             self.replying = None;
         }
-    }
-
-    /// Lets a vCPU go on where it is: in WFI, which ends at once because of what is pending.
-    fn wake(&mut self, vcpu: usize) {
-        self.set_vcpu(vcpu, Vcpu::Running);
-        if self.replying != Some(vcpu) && self.phase != Phase::Paused {
-            self.machine.resume(vcpu);
-        }
-    }
-
-    /// Wakes each vCPU whose timer is due, and arms the timer for the others.
-    pub(crate) fn wake_due(&mut self) {
-        for vcpu in 0..self.vcpus.len() {
-            if self.is_asleep(vcpu) && !self.may_sleep(vcpu) {
-                self.wake(vcpu);
-            }
-        }
-    }
-
-    /// Lets the vCPUs go on that gave way to their siblings in WFE: with any event but a sibling's WFE, since that says
-    /// that a sibling that holds a lock has got somewhere, or that time has passed.
-    pub(crate) fn release(&mut self) {
-        for vcpu in 0..self.vcpus.len() {
-            if matches!(self.vcpus.get(vcpu), Some(Vcpu::Yielded)) {
-                self.wake(vcpu);
-            }
-        }
-    }
-
-    /// Whether there is another vCPU that runs.
-    pub(crate) fn has_running_sibling(&self, vcpu: usize) -> bool {
-        self.vcpus.iter().enumerate().any(|(other, state)| other != vcpu && *state == Vcpu::Running)
     }
 
     /// Injects what can be injected, and wakes whom it concerns.
@@ -467,169 +419,6 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         }
     }
 
-    /// Whether a vCPU in WFI has nothing to wake up for now. If so, its timer is armed.
-    pub(crate) fn may_sleep(&mut self, vcpu: usize) -> bool {
-        if !self.gic.is_quiet(vcpu) {
-            return false;
-        }
-        // A timer interrupt that the distributor holds back wakes nobody.
-        if !self.gic.is_enabled(vcpu, vtimer::INTID as u16) {
-            return true;
-        }
-        // CNTVOFF is 0, so CNTV_CVAL counts as CNTPCT does. The same deadline as last time saves reading CNTV_CTL: should
-        // the timer be off, one wake-up too many finds out.
-        let cval = self.machine.field(vcpu, Field::CntvCval);
-        let fired = self.timer.state.fired.load(Ordering::Acquire);
-        if self.alarm.is_armed_at(cval, fired) {
-            return true;
-        }
-        let ctl = self.machine.field(vcpu, Field::CntvCtl);
-        let Some(deadline) = vtimer::deadline(ctl, cval, 0) else { return true };
-        if deadline <= self.machine.counter() {
-            return false;
-        }
-        self.arm(deadline, fired);
-        true
-    }
-
-    /// Has the timer PD notify at `deadline`, or earlier.
-    fn arm(&mut self, deadline: u64, fired: u64) {
-        if self.alarm.arm(deadline, fired) {
-            self.timer.request.deadline.store(deadline, Ordering::Release);
-            self.machine.signal(channel::TIMER);
-            self.stats.count(Counter::Alarms);
-        }
-    }
-
-    /// Has the timer PD notify in a millisecond, or earlier.
-    pub(crate) fn arm_soon(&mut self) {
-        let deadline = self.machine.counter().saturating_add(self.machine.frequency() / 1000);
-        self.arm(deadline, self.timer.state.fired.load(Ordering::Acquire));
-    }
-
-    /// Passes the guest's doorbells on to `ivc`, now or when the timer says so.
-    pub(crate) fn doorbell(&mut self, ring: Option<Ring>) {
-        match ring {
-            Some(Ring::Now) => self.defer_notify(channel::VMM_IVC),
-            Some(Ring::At(deadline)) => self.arm(deadline, self.timer.state.fired.load(Ordering::Acquire)),
-            Some(Ring::Refused) | None => {}
-        }
-    }
-
-    /// `ivc` has notified: peers may have rung.
-    fn doorbells_rung(&mut self) {
-        let Some(links) = &mut self.links else { return };
-        for intid in links.rung() {
-            self.gic.pulse(intid);
-        }
-        self.deliver();
-    }
-
-    /// Uses the terminal, moves its bytes, and updates the interrupt lines of both its devices.
-    pub(crate) fn use_terminal<R>(&mut self, action: impl FnOnce(&mut Terminal<'a, P>) -> R) -> R {
-        self.talked = true;
-        let result = action(&mut self.terminal);
-        if let Err(fault) = self.terminal.pump()
-            && let Some((_, port)) = &mut self.terminal.port
-        {
-            port.broken();
-            self.complain(format_args!(
-                "guest broke the rules of its virtio-console ({fault:?}): needs reset"
-            ));
-        }
-        self.update_uart_line();
-        if let Some((device, port)) = &self.terminal.port {
-            self.gic.set_line(0, interrupt_of(*device), port.transport.interrupt_pending());
-        }
-        self.deliver();
-        result
-    }
-
-    /// Updates the PL011's interrupt line, and delivers if it rose.
-    pub(crate) fn update_uart_line(&mut self) {
-        let high = self.terminal.uart.line();
-        if high != self.uart_line {
-            self.uart_line = high;
-            self.gic.set_line(0, guest::UART_IRQ as u16, high);
-            if high {
-                self.deliver();
-            }
-        }
-    }
-
-    /// A backend has something to say about one of its devices.
-    fn backend_notified(&mut self, device: usize) {
-        match self.devices.get_mut(device) {
-            Some(Slot::Ready(remote)) if remote.transport.is_resetting() => self.stop_device(device),
-            Some(Slot::Ready(remote)) => {
-                match remote.poll(&mut self.machine) {
-                    Ok(false) => return,
-                    Ok(true) => {}
-                    Err(trouble) => self.device_trouble(device, trouble),
-                }
-                self.update_line(device);
-            }
-            Some(Slot::Waiting(..)) => self.look_for_devices(),
-            _ => {}
-        }
-    }
-
-    /// Asks the backends for the devices that are not there yet, and starts the guest if it only waited for them.
-    pub(crate) fn look_for_devices(&mut self) {
-        let mut waiting = false;
-        for device in 0..self.devices.len() {
-            let Some(Slot::Waiting(page, backend)) = self.devices.get(device) else { continue };
-            let slot = match Remote::new(&mut self.machine, *page, *backend) {
-                Ok(remote) => Slot::Ready(remote),
-                Err(Trouble::Refused(partita_protocol::backend::Status::Pending)) => {
-                    waiting = true;
-                    continue;
-                }
-                Err(trouble) => {
-                    self.device_trouble(device, trouble);
-                    Slot::Absent
-                }
-            };
-            if let Some(place) = self.devices.get_mut(device) {
-                *place = slot;
-            }
-        }
-        if !waiting && self.phase == Phase::Stopped(true) {
-            self.start();
-        }
-    }
-
-    pub(crate) fn device_trouble(&mut self, device: usize, trouble: Trouble) {
-        self.complain(format_args!("device {device}: {trouble}"));
-    }
-
-    /// Sets a device's interrupt line as its registers say, and delivers.
-    pub(crate) fn update_line(&mut self, device: usize) {
-        if let Some(Slot::Ready(remote)) = self.devices.get(device) {
-            self.gic.set_line(0, interrupt_of(device), remote.transport.interrupt_pending());
-            self.deliver();
-        }
-    }
-
-    /// Asks a device's backend to stop. If requests are in flight, its notification brings us here again.
-    pub(crate) fn stop_device(&mut self, device: usize) {
-        let Some(Slot::Ready(remote)) = self.devices.get_mut(device) else { return };
-        match remote.stop(&mut self.machine) {
-            Ok(false) => return,
-            Ok(true) => {}
-            Err(trouble) => self.device_trouble(device, trouble),
-        }
-        self.gic.set_line(0, interrupt_of(device), false);
-        for vcpu in 0..self.vcpus.len() {
-            if let Some(Vcpu::Held(pc, held)) = self.vcpus.get(vcpu).copied()
-                && held == device
-            {
-                self.resume_with(vcpu, &[pc.wrapping_add(4)]);
-            }
-        }
-        self.go_on_stopping();
-    }
-
     /// A log line that the guest can provoke.
     pub(crate) fn complain(&mut self, what: core::fmt::Arguments<'_>) {
         match self.limiter.allow(self.machine.counter()) {
@@ -647,8 +436,3 @@ fn is_wait_for_event(label: u64, words: [u64; 4]) -> bool {
 
 /// Channels of the interrupts of passed-through devices.
 const PASSTHROUGH: u64 = (1 << channel::CONSOLE) - (1 << channel::VMM_PASSTHROUGH);
-
-/// INTID of a virtio device.
-pub(crate) const fn interrupt_of(device: usize) -> u16 {
-    guest::VIRTIO_IRQ as u16 + device as u16
-}

@@ -135,8 +135,8 @@ impl<H: Hardware> Kernel<'_, H> {
             Ok(cap) => cap,
             Err(lookup) => return self.fault(Fault::Cap { pointer, receiving: true, lookup }),
         };
-        match cap {
-            &Cap::Endpoint(cap) if cap.rights.read() => {
+        match *cap {
+            Cap::Endpoint(cap) if cap.rights.read() => {
                 let reply = match reply {
                     None => None,
                     Some(pointer) => match self.lookup(t, pointer) {
@@ -149,7 +149,7 @@ impl<H: Hardware> Kernel<'_, H> {
                 };
                 self.receive(t, cap.id, reply, blocking);
             }
-            &Cap::Notification(cap)
+            Cap::Notification(cap)
                 if cap.rights.read() && self.notifications[cap.id].tcb.is_none_or(|bound| bound == t) =>
             {
                 self.wait(t, cap.id, blocking);

@@ -460,7 +460,7 @@ impl World {
 
     /// The neighbour's interrupt handler.
     fn look(&mut self) {
-        let pending = self.guests[NEIGHBOUR].remote.interrupt_status();
+        let pending = self.guests[NEIGHBOUR].remote.transport.interrupt_status().bits();
         if pending == 0 || self.damaged {
             return;
         }
