@@ -13,7 +13,7 @@ $(error cargo is not installed and this system has no package of rustup; install
 endif
 
 PARTITA = $(CARGO) run -q -p partita --
-FREESTANDING = -p partita-pd-blk -p partita-pd-console -p partita-pd-ivc -p partita-pd-supervisor -p partita-pd-timer -p partita-pd-vmm
+FREESTANDING = -p partita-pd-blk -p partita-pd-console -p partita-pd-ivc -p partita-pd-pulse -p partita-pd-supervisor -p partita-pd-timer -p partita-pd-vmm
 
 .PHONY: help run smoke build check report bench bench-kernel image test fuzz soak soak-fuzz fmt lint generate cc prepare
 run smoke build check report bench image generate: cc

@@ -6,13 +6,13 @@ use partita_config::{Cell, Disk, Partition};
 use partita_pd::config;
 use partita_pd::memory::{self, at};
 use partita_protocol::MAX_CELLS;
-use partita_protocol::alive::Alive;
+use partita_protocol::alive::{Alive, Orders};
 use partita_protocol::backend::BackendStatus;
 use partita_protocol::disk_stats::BlkStats;
 use partita_protocol::layout::{size, vaddr};
 use partita_ring::log::Logger;
 use partita_ring::log_line;
-use partita_storage::device::BlockDevice;
+use partita_storage::device::{BlockDevice, Health};
 use partita_storage::partition::{Selector, TableError, resolve};
 use partita_storage::poll::PollReader;
 use partita_storage::virtio_blk::{PAGE, VirtioBlk};
@@ -82,6 +82,12 @@ fn dma() -> Option<(GuestRam, GuestRam)> {
     Some((all.part(paddr, cut)?, all.part(paddr + cut, SCRATCH)?))
 }
 
+/// The supervisor wants us to answer with errors only.
+fn refuse() -> bool {
+    // SAFETY: the host tool maps the page there, for the supervisor to write and us to read; it holds an atomic only.
+    unsafe { memory::page::<Orders>(vaddr::ORDERS) }.refuse()
+}
+
 /// Finds a disk's window. Apart, because its buffers are large and not needed later.
 #[inline(never)]
 fn find_window(
@@ -93,17 +99,23 @@ fn find_window(
     resolve(&mut PollReader::new(device, scratch, || cntpct() < deadline), selector(disk))
 }
 
-fn device(slot: usize, memory: GuestRam, logger: &Logger<'_>) -> Option<Device> {
+/// The device; one that refuses everything if that is wanted, or if it worked in an earlier life (`again`) and does not now:
+/// guests have requests in flight that must be answered.
+fn device(slot: usize, memory: GuestRam, logger: &Logger<'_>, again: bool) -> Option<Device> {
     let header = at::<VirtIOHeader>(vaddr::DEVICE + slot % (size::PAGE / TRANSPORT) * TRANSPORT);
-    // SAFETY: the page with the controller's transport is mapped there, for this PD alone, for good.
-    match unsafe { MmioTransport::new(header, TRANSPORT) } {
-        Err(error) => log_line!(logger, "no virtio-mmio device in slot {slot}: {error}"),
-        Ok(transport) => match VirtioBlk::new(transport, memory) {
-            Ok(device) => return Some(device),
-            Err(error) => log_line!(logger, "the device in slot {slot} cannot be driven: {error:?}"),
-        },
+    // SAFETY: the page with the controller's transport is mapped there, for this PD alone, for good, and the transports that
+    // this makes are used one after the other.
+    let transport = || unsafe { MmioTransport::new(header, TRANSPORT) };
+    if !refuse() {
+        match transport() {
+            Err(error) => log_line!(logger, "no virtio-mmio device in slot {slot}: {error}"),
+            Ok(transport) => match VirtioBlk::new(transport, memory) {
+                Ok(device) => return Some(device),
+                Err(error) => log_line!(logger, "the device in slot {slot} cannot be driven: {error:?}"),
+            },
+        }
     }
-    None
+    if again { VirtioBlk::refusing(transport().ok()?, memory).ok() } else { None }
 }
 
 /// Sets everything up: the backend and the milliseconds that a request may take. What was said at the first start is not said
@@ -126,7 +138,8 @@ pub fn start(
         log_line!(logger, "no DMA memory");
         return None;
     };
-    let device = device(controller.slot as usize, memory, logger)?;
+    let device = device(controller.slot as usize, memory, logger, again)?;
+    let failed = device.health() == Health::Failed;
     let p = *device.properties();
     if !again {
         log_line!(
@@ -156,7 +169,12 @@ pub fn start(
         let status = unsafe { at::<BackendStatus>(vaddr::cell_link(n, vaddr::BACKEND_STATUS)).as_ref() };
         backend.add_client(n, ram, status);
         for (i, (_, disk)) in cell.disks_at(controller.name).enumerate() {
-            let window = match find_window(backend.device_mut(), scratch, deadline, disk) {
+            let found = match failed {
+                // Every request is answered with an error before it gets there.
+                true => Ok(Window::NONE),
+                false => find_window(backend.device_mut(), scratch, deadline, disk),
+            };
+            let window = match found {
                 Ok(window) => window,
                 Err(error) => {
                     log_line!(logger, "{} disk {i} ({:?}): {error}", cell.name, disk.partition);

@@ -85,6 +85,15 @@ impl Machine {
                 log_line!(self.logger, "{} stopped: {why}; it pauses before its restart", self.name(who));
                 self.arm();
             }
+            Sentence::Refuse => {
+                log_line!(
+                    self.logger,
+                    "{} is held: {why}, {LIMIT} deaths within {WINDOW} s; requests get errors until `restart {}`",
+                    self.name(who),
+                    self.name(who)
+                );
+                self.start_again(who, child);
+            }
             Sentence::Hold => log_line!(
                 self.logger,
                 "{} is held: {why}, {LIMIT} deaths within {WINDOW} s; `restart {}` starts it again",
@@ -95,6 +104,9 @@ impl Machine {
     }
 
     fn start_again(&mut self, who: Pd, child: ChildPd) {
+        if let (Some(orders), Some(id)) = (pages::orders(who), who.id()) {
+            orders.set_refuse(self.pds.state(id) == State::Refusing);
+        }
         if is_called(who) {
             for id in (0..CHILDREN).filter(|id| self.pds.is_alive(*id)) {
                 if let Some((Pd::Vmm(_), caller)) = Self::alive(id) {
@@ -157,10 +169,15 @@ impl Machine {
         }
     }
 
-    /// The timer has to answer for its own silence: any event will do to notice.
+    /// The timer has to answer for its own silence: any event will do to notice, and `pulse` sees to it that there is one.
     pub fn check_timer(&mut self) {
-        let late = self.deadline().saturating_add(LATE * cntfrq()) < cntpct();
-        if late && self.pds.state(Service::Timer.index()) == State::Up {
+        let (now, id) = (cntpct(), Service::Timer.index());
+        let patience = LATE * cntfrq();
+        let late = self.deadline().saturating_add(patience) < now;
+        // One that was started again has as long to show what it can do.
+        let fresh = self.timer_blamed.is_some_and(|blamed| now.saturating_sub(blamed) < patience);
+        if late && !fresh && self.pds.is_alive(id) {
+            self.timer_blamed = Some(now);
             self.deaths = self.deaths.saturating_add(1);
             self.died(Pd::Service(Service::Timer), Why::Hang);
         }
@@ -244,7 +261,7 @@ impl Machine {
     }
 
     pub fn begin_kill(&mut self, id: usize, count: u32, every: u32, own: bool) -> Result<(), &'static str> {
-        if self.pds.state(id) == State::Held {
+        if matches!(self.pds.state(id), State::Held | State::Refusing) {
             return Err("is held");
         }
         let every = u64::from(every).saturating_mul(cntfrq()) / 1000;

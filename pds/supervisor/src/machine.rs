@@ -50,6 +50,8 @@ pub struct Machine {
     /// Child id of a PD that was made to fault, and what to say of it.
     pub killed: Option<(usize, Why)>,
     next_ping: u64,
+    /// When the timer was last found to be late.
+    pub timer_blamed: Option<u64>,
     pub mail: &'static mut Mail,
     history: Reader<'static>,
     /// For what a guest can make us say.
@@ -77,6 +79,7 @@ impl Machine {
             pds: Restarts::new(|id| Pd::from_id(id).and_then(pages::health).is_some(), cntfrq()),
             injection: None,
             killed: None,
+            timer_blamed: None,
             next_ping: cntpct().saturating_add(cntfrq()),
             mail,
             history: pages::history(),

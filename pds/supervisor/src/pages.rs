@@ -5,7 +5,7 @@ use core::sync::atomic::Ordering;
 use partita_config::Config;
 use partita_config::pd::Pd;
 use partita_pd::memory::{self, at};
-use partita_protocol::alive::Alive;
+use partita_protocol::alive::{Alive, Orders};
 use partita_protocol::disk_stats::{BlkStats, DiskCounters};
 use partita_protocol::ivc_stats::IvcStats;
 use partita_protocol::layout::{Service, size, supervisor_ping, vaddr};
@@ -89,6 +89,14 @@ pub fn health(who: Pd) -> Option<&'static Alive> {
     };
     // SAFETY: the host tool maps the page when it gives the channel, for the child to write and us to read; atomics only.
     Some(unsafe { at(address).as_ref() })
+}
+
+/// Our orders to a child, if it is one that takes some.
+pub fn orders(who: Pd) -> Option<&'static Orders> {
+    let id = who.id().filter(|id| channels() >> supervisor_ping(*id) & 1 == 1)?;
+    let Pd::Service(Service::Blk(_)) = who else { return None };
+    // SAFETY: the host tool maps the page for each blk, for us to write; it holds an atomic only.
+    Some(unsafe { memory::page(vaddr::service_link(id, vaddr::ORDERS)) })
 }
 
 /// The last log lines, as console keeps them.

@@ -5,6 +5,9 @@
 //! somebody at the shell restarts it. What the shell ordered (a restart, a killing for a test) is no death of its own and
 //! counts for nothing.
 //!
+//! A PD that answers requests is held in another way, as its clients' guests would wait for ever: it is started once more
+//! and *refuses*: it does nothing but answer with errors. If it dies even so, it stays stopped.
+//!
 //! The pauses are measured by the timer PD. It is itself started again without any.
 //!
 //! The supervisor is not restarted: nobody is above it, and what it knows (who is held, what is wanted of each cell) is
@@ -26,6 +29,8 @@ pub const WINDOW: u64 = 60;
 const PAUSE: u64 = 25;
 /// Pings that a PD may leave unanswered before it counts as hung.
 pub const PATIENCE: u32 = 5;
+/// Unanswered pings that make a PD suspect when one of lower rank is hung.
+const SUSPECT: u32 = 2;
 
 /// Why a PD stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -86,6 +91,8 @@ pub enum State {
     Up,
     /// It is stopped until this time.
     Waiting(u64),
+    /// It answers everything with an error, until somebody starts it again.
+    Refusing,
     /// It is stopped for good.
     Held,
 }
@@ -98,6 +105,7 @@ impl State {
             State::Starting => "starting",
             State::Up => "up",
             State::Waiting(_) => "waiting",
+            State::Refusing => "refusing",
             State::Held => "held",
         }
     }
@@ -110,6 +118,8 @@ pub enum Sentence {
     Restart,
     /// Start it again when [`Restarts::due`] says so.
     Wait,
+    /// Start it again, to refuse.
+    Refuse,
     /// Leave it.
     Hold,
 }
@@ -133,6 +143,7 @@ struct Child {
     deaths: [u64; LIMIT],
     died: u64,
     why: Option<Why>,
+    may_refuse: bool,
     beats: u32,
     missed: u32,
 }
@@ -153,6 +164,7 @@ impl Restarts {
             deaths: [NEVER; LIMIT],
             died: 0,
             why: None,
+            may_refuse: (Service::Blk(0).index()..Service::Supervisor.index()).contains(&id),
             beats: 0,
             missed: 0,
         };
@@ -180,7 +192,7 @@ impl Restarts {
 
     /// It runs or soon will: a resume does it no harm.
     pub fn is_alive(&self, id: usize) -> bool {
-        matches!(self.state(id), State::Up | State::Starting)
+        matches!(self.state(id), State::Up | State::Starting | State::Refusing)
     }
 
     /// A child has stopped, or is to be.
@@ -192,6 +204,10 @@ impl Restarts {
             child.died = now;
         }
         child.why = Some(why);
+        if child.state == State::Refusing && why != Why::Order {
+            child.state = if why.is_its_own() { State::Held } else { State::Refusing };
+            return if why.is_its_own() { Sentence::Hold } else { child.refuse() };
+        }
         if !why.is_its_own() {
             if why == Why::Order {
                 child.deaths = [NEVER; LIMIT];
@@ -206,6 +222,9 @@ impl Restarts {
         let recent =
             child.deaths.iter().filter(|at| now.saturating_sub(**at) < window && **at != NEVER).count();
         if recent >= LIMIT {
+            if child.may_refuse {
+                return child.refuse();
+            }
             child.state = State::Held;
             return Sentence::Hold;
         }
@@ -244,28 +263,32 @@ impl Restarts {
     }
 
     /// Looks at all children's answers to the pings so far; `beats` is the count of each, `rank` its priority. Those that
-    /// live are to be pinged next. Returns a child that is hung: the one of highest rank, since it may be what keeps the
-    /// others from answering; they get their patience anew.
+    /// live are to be pinged next. Returns a child that is hung: of all that are silent the one of highest rank, since it may
+    /// be what keeps the others from answering, even if it has answered a ping more than they (one that hangs again soon after
+    /// its start has). They get their patience anew.
     pub fn look(&mut self, beats: impl Fn(usize) -> u32, rank: impl Fn(usize) -> u8) -> Option<usize> {
-        let mut hung: Option<usize> = None;
+        let mut hung = false;
+        let mut culprit: Option<usize> = None;
         for (id, child) in self.children.iter_mut().enumerate() {
-            if !matches!(child.state, State::Up | State::Starting) {
+            if !matches!(child.state, State::Up | State::Starting | State::Refusing) {
                 continue;
             }
             let now = beats(id);
             child.missed =
                 if now == core::mem::replace(&mut child.beats, now) { child.missed + 1 } else { 0 };
             // The first look is before the first ping.
-            if child.missed > PATIENCE && hung.is_none_or(|other| rank(other) < rank(id)) {
-                hung = Some(id);
+            hung |= child.missed > PATIENCE;
+            if child.missed >= SUSPECT && culprit.is_none_or(|other| rank(other) < rank(id)) {
+                culprit = Some(id);
             }
         }
-        if hung.is_some() {
-            for child in &mut self.children {
-                child.missed = 0;
-            }
+        if !hung {
+            return None;
         }
-        hung
+        for child in &mut self.children {
+            child.missed = 0;
+        }
+        culprit
     }
 
     /// A child that others wait for is away: their silence is not theirs.
@@ -282,6 +305,12 @@ impl Child {
         self.restarts = self.restarts.wrapping_add(1);
         self.missed = 0;
         Sentence::Restart
+    }
+
+    fn refuse(&mut self) -> Sentence {
+        self.begin();
+        self.state = State::Refusing;
+        Sentence::Refuse
     }
 }
 
@@ -313,10 +342,29 @@ mod tests {
             assert_eq!(restarts.state(BLK), State::Starting);
         }
         assert_eq!(pauses, [25, 50, 100]);
-        assert_eq!(restarts.died(BLK, Why::Fault, 60_099), Sentence::Hold);
+        assert_eq!(restarts.died(BLK, Why::Fault, 60_099), Sentence::Refuse);
+        assert_eq!((restarts.state(BLK), restarts.deadline()), (State::Refusing, NEVER));
+        let killed = Why::Killed { pc: 0, in_flight: 0 };
+        assert_eq!(restarts.died(BLK, killed, 60_099), Sentence::Refuse, "a test changes nothing");
+        assert_eq!(restarts.died(BLK, Why::Hang, 60_099), Sentence::Hold, "not even that can it do");
         assert_eq!((restarts.state(BLK), restarts.deadline()), (State::Held, NEVER));
         assert_eq!(restarts.died(BLK, Why::Order, 60_100), Sentence::Restart, "somebody wants it");
         assert_eq!(restarts.died(BLK, Why::Fault, 60_100), Sentence::Restart, "with a clean slate");
+    }
+
+    #[test]
+    fn who_has_no_requests_to_answer_is_held() {
+        let mut restarts = all();
+        let vmm = supervisor_vmm(1);
+        let sentences: Vec<Sentence> = (0..6)
+            .map(|n| {
+                restarts.due(u64::MAX);
+                restarts.died(vmm, Why::Fault, n)
+            })
+            .collect();
+        use Sentence::{Hold, Restart, Wait};
+        assert_eq!(sentences, [Restart, Wait, Wait, Wait, Hold, Hold]);
+        assert!(!restarts.is_alive(vmm));
     }
 
     #[test]
@@ -363,6 +411,24 @@ mod tests {
             assert_eq!(restarts.look(beats, rank), (n == PATIENCE).then_some(vmm));
         }
         assert_eq!(restarts.look(|_| 5, rank), None);
+        // BLK answers the first ping of its new life, spins again, and keeps all others from answering.
+        for n in 0..=PATIENCE {
+            let beats = |id| if id == BLK { 5 + n.min(1) } else { 5 };
+            assert_eq!(restarts.look(beats, rank), (n == PATIENCE).then_some(BLK), "look {n}");
+        }
+        // A single missed ping is not suspect.
+        for n in 0..=PATIENCE {
+            let beats = |id| {
+                if id == BLK {
+                    10 + n.min(PATIENCE - 1)
+                } else if id == vmm {
+                    5
+                } else {
+                    10 + n
+                }
+            };
+            assert_eq!(restarts.look(beats, rank), (n == PATIENCE).then_some(vmm), "look {n}");
+        }
         assert_eq!((restarts.died(9, Why::Fault, 0), restarts.state(9)), (Sentence::Hold, State::Absent));
         assert_eq!(restarts.died(usize::MAX, Why::Fault, 0), Sentence::Hold);
     }
@@ -381,7 +447,10 @@ mod tests {
                     prop_assert_eq!(restarts.state(id), State::Starting);
                 }
                 if !restarts.is_alive(id) { continue; }
-                if restarts.died(id, if hang { Why::Hang } else { Why::Fault }, now) != Sentence::Hold {
+                let refusing = restarts.state(id) == State::Refusing;
+                let sentence = restarts.died(id, if hang { Why::Hang } else { Why::Fault }, now);
+                prop_assert!(!refusing || sentence == Sentence::Hold);
+                if !matches!(sentence, Sentence::Hold | Sentence::Refuse) {
                     healed.push((id, now));
                     let recent = healed.iter().filter(|(who, at)| *who == id && now - at < WINDOW * SECOND).count();
                     prop_assert!(recent < LIMIT);

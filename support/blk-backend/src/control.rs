@@ -12,7 +12,7 @@ use partita_virtio::queue::{Queue, QueueLayout};
 use zerocopy::IntoBytes;
 
 use crate::inflight::Entry;
-use crate::{Backend, QUEUE_MAX, Report, Ring, State, offer};
+use crate::{Backend, QUEUE_MAX, Report, Ring, State, offer, ring_bit};
 
 /// Message registers that a reply may fill.
 pub const REPLY_MRS: usize = INFO_CONFIG_MR + size_of::<BlkConfig>().div_ceil(8);
@@ -86,6 +86,8 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
 
     fn start(&mut self, client_id: usize, disk_id: usize, accepted: u64) -> Status {
         let below = *self.device.properties();
+        // What answers errors alone can do all that its predecessor offered.
+        let failed = self.device.health() == Health::Failed;
         let resumed = self.page.is_live(client_id, disk_id);
         let Some(ram) = self.client(client_id).map(|client| client.ram) else { return Status::NoDevice };
         let Some(disk) = self.disk(client_id, disk_id) else { return Status::NoDevice };
@@ -99,7 +101,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             State::Live if disk.accepted == accepted => {}
             _ => return Status::Invalid,
         }
-        if accepted & !offered != 0 || accepted & features::VERSION_1 == 0 {
+        if accepted & !offered != 0 && !failed || accepted & features::VERSION_1 == 0 {
             return Status::Invalid;
         }
         // Without MQ there is one queue (5.2.2).
@@ -132,6 +134,9 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             self.page.set_live(client_id, disk_id, true);
         }
         for queue_id in (0..MAX_QUEUES).filter(|queue| new & 1 << queue != 0) {
+            if let Some(client) = self.client(client_id) {
+                client.started |= ring_bit(disk_id, queue_id);
+            }
             if resumed {
                 self.resume(client_id, disk_id, queue_id);
             }

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::rc::Rc;
 
 use partita_protocol::backend::{Status, label};
+use partita_storage::device::Health;
 use partita_storage::fake::FakeDisk;
 use partita_virtio::blk::{BlkStatus, Header, feature, kind};
 use partita_virtio::fake::{Buffer, DriverQueue, FakeRam};
@@ -175,6 +176,7 @@ impl System {
         page: &'static InflightPage,
     ) -> Backend<FakeDisk, Reports> {
         let sectors = device.properties().sectors;
+        let failed = device.health() == Health::Failed;
         // Leaked: the many restarts of `crashes` free theirs.
         let tables = Box::leak(Box::new(Tables::new()));
         let mut backend = Backend::new(device, reports.clone(), tables, page);
@@ -182,7 +184,10 @@ impl System {
         backend.count(Counting { page: counters, clock: || CLOCK.get() });
         for guest in guests {
             backend.add_client(guest.number, guest.ram.ram(), guest.status);
-            let window = Window::new(SECTORS * (guest.number as u64 + 1), SECTORS, sectors).unwrap();
+            let window = match failed {
+                true => Window::NONE,
+                false => Window::new(SECTORS * (guest.number as u64 + 1), SECTORS, sectors).unwrap(),
+            };
             let config = DiskConfig {
                 window,
                 read_only: false,
@@ -245,6 +250,19 @@ impl System {
                 let _ = self.queue(n, queue);
             }
             let _ = self.call(n, label::START, &[0, features]);
+        }
+    }
+
+    /// A new life that answers everything with errors.
+    pub fn restart_refusing(&mut self) {
+        let rams: Vec<_> = self.guests.iter().map(|guest| guest.ram).collect();
+        let mut device = FakeDisk::new(0, MAX_FLIGHTS as u16, &rams);
+        let p = device.properties_mut();
+        (p.discard, p.write_zeroes) = (None, None);
+        device.give_up();
+        self.backend = Self::backend(device, &self.guests, &self.reports, self.page);
+        for n in 0..self.guests.len() {
+            self.start(n);
         }
     }
 

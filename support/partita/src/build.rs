@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// Crates of the PDs; each makes the program of its last word.
-pub(crate) const PDS: &[&str] = &["supervisor", "timer", "console", "blk", "ivc", "vmm"];
+pub(crate) const PDS: &[&str] = &["supervisor", "pulse", "timer", "console", "blk", "ivc", "vmm"];
 
 /// Programs for the Linux guest, linked statically; the guest's recipe puts them into the initramfs.
 const GUEST_PROGRAMS: &[&str] = &["partitactl", "partita-pipe"];

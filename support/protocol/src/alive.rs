@@ -2,6 +2,8 @@
 //!
 //! The supervisor notifies every PD once a second on [`crate::layout::channel::PING`], and the PD counts. A PD that has
 //! missed several is hung. The page also tells a PD whether this is its first start, and the supervisor when a start is over.
+//!
+//! The other way there is [`Orders`], for a PD whose clients must not wait for ever.
 
 use core::sync::atomic::{AtomicU32, Ordering};
 
@@ -71,6 +73,25 @@ impl Alive {
     /// Keeps a word for the next life.
     pub fn keep(&self, word: u32) {
         self.kept.store(word, Ordering::Relaxed);
+    }
+}
+
+/// What a PD is to do: one page, written by the supervisor, read by the PD when it begins.
+#[repr(C)]
+#[derive(Debug, Default)]
+pub struct Orders {
+    refuse: AtomicU32,
+}
+
+impl Orders {
+    /// It has died too often: it shall not do what killed it, but answer its clients with errors.
+    pub fn refuse(&self) -> bool {
+        self.refuse.load(Ordering::Acquire) != 0
+    }
+
+    /// Before a start.
+    pub fn set_refuse(&self, refuse: bool) {
+        self.refuse.store(refuse.into(), Ordering::Release);
     }
 }
 

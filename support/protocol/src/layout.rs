@@ -9,6 +9,8 @@ use crate::{MAX_CELLS, MAX_CONTROLLERS};
 pub mod priority {
     /// `supervisor`
     pub const SUPERVISOR: u8 = 250;
+    /// `pulse`
+    pub const PULSE: u8 = 245;
     /// `timer`
     pub const TIMER: u8 = 240;
     /// `blk*`
@@ -32,6 +34,9 @@ pub mod channel {
     /// From `supervisor`: "are you alive?", once a second (see [`crate::alive`]).
     pub const PING: usize = 43;
 
+    /// In the supervisor: from `pulse`, once in [`super::PULSE_PERIOD`].
+    pub const PULSE: usize = 61;
+
     /// In a VMM: to `blk` number `n`.
     pub const fn vmm_blk(n: usize) -> usize {
         n
@@ -54,6 +59,11 @@ pub mod channel {
         24 + s
     }
 }
+
+/// Budget of `pulse`, microseconds: more than it ever uses.
+pub const PULSE_BUDGET: u32 = 1000;
+/// Microseconds between its notifications.
+pub const PULSE_PERIOD: u32 = 1_000_000;
 
 /// Every PD that is not a VMM, numbered once. `supervisor`'s channel and child id for a service is its index.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -192,6 +202,8 @@ pub mod vaddr {
     /// Signs of life of a PD ([`crate::alive::Alive`]): written by it, read by the supervisor at its `service_link` or
     /// `cell_link`.
     pub const HEALTH: usize = 0x1168_0000;
+    /// What the supervisor wants of blk ([`crate::alive::Orders`]): written by it at `service_link(s, ..)`, read by blk.
+    pub const ORDERS: usize = 0x116c_0000;
     /// In ivc: pages that survive its restart (chains of the guests that it holds), and nobody else maps.
     pub const IVC_INFLIGHT: usize = 0x1140_0000;
     /// Counters of `ivc` ([`crate::ivc_stats::IvcStats`]): written by it, read by the supervisor.
@@ -283,6 +295,7 @@ pub mod guest {
 const _: () = assert!(channel::service(Service::COUNT - 1) < channel::CONSOLE);
 const _: () = assert!(channel::client(MAX_CELLS - 1) < channel::service(0));
 const _: () = assert!(supervisor_vmm(MAX_CELLS - 1) < 40);
-const _: () = assert!(supervisor_ping(supervisor_vmm(MAX_CELLS - 1)) <= 61);
+const _: () =
+    assert!(supervisor_ping(supervisor_vmm(MAX_CELLS - 1)) < channel::PULSE && channel::PULSE <= 61);
 const _: () = assert!(vaddr::cell_link(MAX_CELLS - 1, vaddr::BACKEND_STATUS) < vaddr::GUEST_KERNEL);
 const _: () = assert!(guest::LINK_MEMORY + crate::MAX_CELL_LINKS as u64 * guest::LINK_STRIDE <= guest::RAM);

@@ -168,6 +168,45 @@ impl<T: Transport> VirtioBlk<T> {
         })
     }
 
+    /// A driver that does nothing: the device is reset, as far as it lets itself be, and given up. For a PD that has died of
+    /// driving it, or cannot, and has to answer its clients.
+    pub fn refusing(mut transport: T, dma: GuestRam) -> Result<Self, SetupError> {
+        if !dma.ipa().is_multiple_of(PAGE) || dma.size() < 2 * PAGE {
+            return Err(SetupError::Memory);
+        }
+        transport.set_status(DeviceStatus::empty());
+        let _ = (0..RESET_LOOKS).any(|_| transport.get_status().is_empty());
+        let properties = Properties {
+            sectors: 0,
+            block_size: SECTOR as u32,
+            read_only: false,
+            // A flush is refused, too: without a cache it would be a success.
+            flush: true,
+            // An earlier life may have had any of them in flight.
+            depth: MAX_DEPTH,
+            seg_max: SEG_MAX,
+            size_max: u32::MAX,
+            topology: None,
+            discard: None,
+            write_zeroes: None,
+        };
+        let words = dma.cells(dma.ipa(), (dma.size() / 8) as usize)?;
+        let ring = Ring::new(&dma, 2, false)?;
+        Ok(Self {
+            transport,
+            dma,
+            words,
+            ring,
+            features: Feature::empty(),
+            properties,
+            busy: 0,
+            lost: 0,
+            framed: 0,
+            flights: [Flight::default(); MAX_DEPTH as usize],
+            health: Health::Failed,
+        })
+    }
+
     const fn page(&self, id: u16) -> u64 {
         self.dma.ipa() + PAGE * (1 + id as u64)
     }

@@ -8,6 +8,9 @@ pub struct Window {
 }
 
 impl Window {
+    /// No sectors.
+    pub const NONE: Self = Self { first: 0, count: 0 };
+
     /// `None` if it is empty or not all of it is below `device_sectors`.
     pub const fn new(first: u64, count: u64, device_sectors: u64) -> Option<Self> {
         match first.checked_add(count) {

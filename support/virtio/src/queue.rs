@@ -299,6 +299,7 @@ impl Queue {
     }
 
     /// Reads avail.idx again. True if chains are available.
+    #[inline]
     fn refresh(&mut self) -> Result<bool, Fault> {
         // Acquire: the entries and descriptors before the index were written before it (2.7.13.3).
         let avail = self.avail.load(INDEX, Ordering::Acquire).ok_or(Fault::OutOfRam)?;

@@ -607,6 +607,11 @@ impl World {
             self.deliver();
             self.tick();
             self.audit();
+            let waits = |guest: &Guest| !guest.sent.is_empty() || guest.remote.transport.is_resetting();
+            let device = self.backend.device();
+            if device.running.is_empty() && !self.backend.wants_tick() && !waits(&self.guests[NEIGHBOUR]) {
+                return;
+            }
         }
     }
 

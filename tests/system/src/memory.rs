@@ -20,10 +20,13 @@ use partita::{
 
 /// Bytes of a page.
 pub const PAGE: u64 = 4096;
-/// Where Microkit's PDs begin.
-const IMAGE: u64 = 0x20_0000;
+/// Bytes that QEMU reads in one go; it has room for a packet of 4096 characters.
+const PACKET: usize = 1024;
 /// `svc #0`.
 const SVC: u32 = 0xd400_0001;
+/// `mov x7, #-7`: the number of `seL4_Recv`, a few instructions before it.
+const RECV: u32 = 0x9280_00c7;
+const NEAR: usize = 8;
 /// `b .`
 const SPIN: u32 = 0x1400_0000;
 
@@ -120,6 +123,15 @@ impl Still<'_> {
     /// # Errors
     /// There is none.
     pub fn read(&mut self, paddr: u64, bytes: usize) -> Result<Vec<u8>> {
+        let mut read = Vec::new();
+        while read.len() < bytes {
+            let some = (bytes - read.len()).min(PACKET);
+            read.extend(self.packet(paddr + read.len() as u64, some)?);
+        }
+        Ok(read)
+    }
+
+    fn packet(&mut self, paddr: u64, bytes: usize) -> Result<Vec<u8>> {
         let answer = self.0.ask(&format!("m{paddr:x},{bytes:x}"))?;
         let read: Option<Vec<u8>> = answer
             .as_bytes()
@@ -172,36 +184,34 @@ pub fn frames(report: &str, object: &str) -> Vec<u64> {
     frames.into_iter().map(|(_, paddr)| paddr).collect()
 }
 
-/// A PD that spins from its next system call of a kind on; see [`Spin::at_rest`].
+/// A PD that spins as soon as it has received anything: `b .` is behind the system call.
 #[derive(Debug)]
 pub struct Spin {
-    paddr: u64,
-    before: [u8; 4],
+    /// Physical addresses, and what was there.
+    changed: Vec<(u64, Vec<u8>)>,
 }
 
 impl Spin {
-    /// Lets the PD `pd` spin when it comes to the instruction behind its receive. `pc` is where it was seen to rest.
+    /// Lets the PD `pd` spin.
     ///
     /// # Errors
-    /// There is no system call at `pc`, or the report knows no such PD.
-    pub fn at_rest(memory: &mut Memory, report: &str, pd: &str, pc: u64) -> Result<Self> {
+    /// The report knows no such PD, or its program has no receive.
+    pub fn begin(memory: &mut Memory, report: &str, pd: &str) -> Result<Self> {
         let frames = frames(report, &format!("elf_{pd}"));
         memory.still(|machine| {
-            // The program counter of a receiving thread is that of its system call or of the instruction behind.
-            let page = pc.checked_sub(IMAGE).map(|offset| (offset / PAGE) as usize);
-            let Some(frame) = page.and_then(|page| frames.get(page)) else {
-                fail!("report.txt has no page of {pd} for {pc:#x}");
-            };
-            let at = frame + pc % PAGE;
-            let word = |bytes: &[u8]| u32::from_le_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]);
-            let around = machine.read(at - 4, 8)?;
-            let (behind, here) = (word(&around[..4]), word(&around[4..]));
-            let (paddr, before) = match (behind, here) {
-                (_, SVC) | (SVC, _) => (at, [around[4], around[5], around[6], around[7]]),
-                _ => fail!("{pd} was not at rest at {pc:#x}: there is {here:#x} behind {behind:#x}"),
-            };
-            machine.write(paddr, &SPIN.to_le_bytes())?;
-            Ok(Self { paddr, before })
+            let mut changed = Vec::new();
+            for frame in frames {
+                let page = machine.read(frame, PAGE as usize)?;
+                for at in receives(&page) {
+                    let at = frame + at as u64;
+                    changed.push((at, machine.read(at, 4)?));
+                }
+            }
+            if changed.is_empty() {
+                fail!("no receive is found in the program of {pd}");
+            }
+            changed.iter().try_for_each(|(at, _)| machine.write(*at, &SPIN.to_le_bytes()))?;
+            Ok(Self { changed })
         })
     }
 
@@ -210,13 +220,32 @@ impl Spin {
     /// # Errors
     /// Those of the connection.
     pub fn end(self, memory: &mut Memory) -> Result {
-        memory.still(|machine| machine.write(self.paddr, &self.before))
+        memory.still(|machine| self.changed.iter().try_for_each(|(at, before)| machine.write(*at, before)))
     }
+}
+
+/// Offsets of the instructions behind `seL4_Recv` in a page of a program.
+fn receives(page: &[u8]) -> Vec<usize> {
+    let words: Vec<u32> =
+        page.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect();
+    let behind = |n: usize| words[n.saturating_sub(NEAR)..n].contains(&RECV);
+    (0..words.len().saturating_sub(1)).filter(|n| words[*n] == SVC && behind(*n)).map(|n| 4 * n + 4).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn receives_are_found_in_a_program() {
+        let program: Vec<u8> = [0x9280_0087, SVC, RECV, 0x5280_0086, SVC, 0xa900_8d02, SVC, 0xd65f_03c0]
+            .into_iter()
+            .flat_map(u32::to_le_bytes)
+            .collect();
+        // The call after it is near as well, and does no harm: it is after a receive in any case.
+        assert_eq!(receives(&program), [20, 28]);
+        assert!(receives(&program[..8]).is_empty());
+    }
 
     #[test]
     fn pages_are_found_in_the_report() {

@@ -4,6 +4,9 @@
 //! eighth, and each block read back and compared with its checksum (`--verify=crc32c`). Meanwhile the management shell's
 //! `kill` makes PDs fault wherever the timer's interrupt finds them. What may not happen is counted and ends the run with a
 //! failure; all counts are written to `soak.json` in the build directory.
+//!
+//! At the end bits flip, through QEMU's gdb server, in the memory that is the second guest's: its RAM, with rings, requests
+//! and page tables in it, and its registers. It may do what it wants then; the first one must go on and verify.
 
 use std::{
     fmt::Write as _,
@@ -22,7 +25,10 @@ use partita::{
     tools,
 };
 
-use crate::disk;
+use crate::{
+    disk,
+    memory::{self, Memory, PAGE},
+};
 
 const BOOT: Duration = Duration::from_secs(300);
 const SOON: Duration = Duration::from_secs(120);
@@ -42,6 +48,12 @@ const WORKLOAD: &str = "(n=0; until [ -e /run/soak.stop ]; do fio --name=v --fil
     n=$((n+1)); echo $n > /run/soak.rounds; done; touch /run/soak.end) > /dev/null 2>&1 & true";
 /// Bytes that one round writes and verifies.
 const ROUND_BYTES: u64 = 8 << 20;
+
+/// Bits that flip, in steps between which the first guest has to go on.
+const FLIPS: u64 = 240;
+const FLIPS_AT_ONCE: u64 = 40;
+/// Bytes of a page of guest RAM.
+const LARGE: u64 = 2 << 20;
 
 /// What a kernel says of a disk that failed it, or of itself.
 const COMPLAINTS: &str = "I/O error|EXT4-fs (error|warning)|JBD2: .*error|is not a head|id [0-9]+ out of range|blocked for more than|Oops|BUG:";
@@ -69,6 +81,8 @@ pub struct Counts {
     pub hangs: u64,
     /// PDs that faulted without being killed, or were held.
     pub faults: u64,
+    /// Bits that flipped in the second guest's RAM and registers.
+    pub flips: u64,
     /// Rounds of fio, in both guests.
     pub rounds: u64,
     /// How long it took.
@@ -80,6 +94,7 @@ impl Counts {
     pub fn good(&self) -> bool {
         self.kills > 0
             && self.rounds > 0
+            && self.flips > 0
             && [self.lost, self.corrupt, self.guest_errors, self.hangs, self.faults] == [0; 5]
     }
 
@@ -135,6 +150,7 @@ impl Counts {
             ("guest_errors", self.guest_errors),
             ("hangs", self.hangs),
             ("faults", self.faults),
+            ("flips", self.flips),
             ("rounds", self.rounds),
             ("verified_bytes", self.rounds * ROUND_BYTES),
             ("seconds", self.seconds),
@@ -164,6 +180,10 @@ struct Soak {
     /// Writes that each guest's disk had done when last asked.
     written: [u64; 2],
     marks: u32,
+    memory: Memory,
+    /// Where bits may flip: physical addresses and bytes.
+    places: Vec<(u64, u64)>,
+    random: u64,
 }
 
 /// Runs it for so many seconds.
@@ -179,9 +199,25 @@ pub fn run(mut context: Context, seconds: u64) -> Result {
     build::create(&dir)?;
     let disk = dir.join("soak.img");
     disk::copy_sparse(&context.guest_dir().join("disk.img"), &disk)?;
-    let machine = Machine::new(&context, &built, Some(disk.clone()))?;
-    let session = Session::start(&mut machine.command(), &dir.join("soak.log"))?;
-    let mut soak = Soak { session, counts: Counts::default(), rounds: [0; 2], written: [0; 2], marks: 0 };
+    let mut machine = Machine::new(&context, &built, Some(disk.clone()))?;
+    let socket = memory::socket("soak");
+    machine.arguments.extend(memory::arguments(&socket));
+    let mut session = Session::start(&mut machine.command(), &dir.join("soak.log"))?;
+    let report = built.out.join("report.txt");
+    let report = std::fs::read_to_string(&report).map_err(|error| Failure::file("read", &report, &error))?;
+    let places = places(&report)?;
+    session.expect("[blk_", BOOT)?;
+    let memory = Memory::connect(&socket)?;
+    let mut soak = Soak {
+        session,
+        counts: Counts::default(),
+        rounds: [0; 2],
+        written: [0; 2],
+        marks: 0,
+        memory,
+        places,
+        random: 0x9e37_79b9_7f4a_7c15,
+    };
     let result = soak.go(seconds);
     if result.is_err() {
         soak.counts.hangs += 1;
@@ -212,6 +248,21 @@ fn kernel(context: &Context) -> String {
     format!("{kind} {}", context.config)
 }
 
+/// The second guest's memory.
+fn places(report: &str) -> Result<Vec<(u64, u64)>> {
+    let frames = |object: &str, bytes| -> Vec<(u64, u64)> {
+        memory::frames(report, object).into_iter().map(|at| (at, bytes)).collect()
+    };
+    let registers = frames(&format!("mr_virtio_registers.{}", GUESTS[1]), PAGE);
+    let ram = frames(&format!("mr_guest_ram.{}", GUESTS[1]), LARGE);
+    if registers.is_empty() || ram.is_empty() {
+        fail!("report.txt does not say where {}'s memory is", GUESTS[1]);
+    }
+    // A quarter of the flips are in the registers.
+    let share = ram.len() / registers.len() / 3;
+    Ok(ram.into_iter().chain(registers.repeat(share.max(1))).collect())
+}
+
 /// Two guests that are started again when their VMM dies.
 fn describe(context: &mut Context) -> Result {
     let file = |name: &str| context.guest_dir().join(name).display().to_string();
@@ -237,7 +288,6 @@ fn describe(context: &mut Context) -> Result {
 
 impl Soak {
     fn go(&mut self, seconds: u64) -> Result {
-        self.session.expect("[blk_", BOOT)?;
         for n in 0..GUESTS.len() {
             self.wait_for_shell(n)?;
             self.shell(n, "dd if=/dev/urandom of=/root/soak.ref bs=1M count=8 conv=fsync status=none && sha256sum /root/soak.ref > /root/soak.sum && sync")?;
@@ -265,20 +315,57 @@ impl Soak {
             );
         }
         self.counts.seconds = begin.elapsed().as_secs();
-        for n in 0..GUESTS.len() {
-            self.judge(n)?;
-        }
-        for (n, name) in GUESTS.into_iter().enumerate() {
-            self.bring(n)?;
-            self.session.send("poweroff\n")?;
-            if n + 1 < GUESTS.len() {
-                let output = self.session.expect(&format!("{name} switched off"), SOON)?;
-                self.counts.read(&output);
-            }
-        }
-        let output = self.session.expect("[supervisor] power off: ok", SOON)?;
+        self.judge(1)?;
+        self.flip()?;
+        self.judge(0)?;
+        self.bring(0)?;
+        self.session.send("poweroff\n")?;
+        let output = self.session.expect(&format!("{} switched off", GUESTS[0]), SOON)?;
         self.counts.read(&output);
+        // The second one is stopped, which keeps the machine on.
+        self.session.send("\x1d0")?;
+        let output = self.session.expect("[console] management shell", SOON)?;
+        self.counts.read(&output);
+        self.session.send("shutdown\r")?;
+        // The second guest may have crashed.
+        let output = self.session.expect("[supervisor] power off: ", SOON)?;
+        self.counts.read(&output);
+        let end = self.session.expect("\n", SOON)?;
+        if end.trim() != "ok" && !end.contains(" 0 PDs faulted") {
+            fail!("PDs have faulted: {end}");
+        }
         self.session.wait(SOON)
+    }
+
+    /// Bits flip in the second guest, which is busy, and the first one goes on.
+    fn flip(&mut self) -> Result {
+        self.shell(1, "rm -f /run/soak.stop /run/soak.end")?;
+        self.shell(1, WORKLOAD)?;
+        let before = self.seen(0)?;
+        while self.counts.flips < FLIPS {
+            let mut places = Vec::new();
+            for _ in 0..FLIPS_AT_ONCE {
+                let place = self.random(self.places.len() as u64) as usize;
+                let (at, bytes) = self.places[place];
+                places.push((at + self.random(bytes), self.random(8) as u8));
+            }
+            self.memory.still(|machine| places.iter().try_for_each(|(at, bit)| machine.flip(*at, *bit)))?;
+            self.counts.flips += FLIPS_AT_ONCE;
+            self.goes_on(0)?;
+        }
+        self.wait_for(0, before + 1)?;
+        let output = self.order(&format!("stop {}", GUESTS[1]))?;
+        self.counts.read(&output);
+        eprintln!("  {} bits flipped in {}; {} goes on", self.counts.flips, GUESTS[1], GUESTS[0]);
+        Ok(())
+    }
+
+    /// xorshift64.
+    fn random(&mut self, below: u64) -> u64 {
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        self.random % below.max(1)
     }
 
     fn bring(&mut self, n: usize) -> Result {
@@ -481,6 +568,8 @@ mod tests {
         assert_eq!(counts.times(), (2.5, 2.5));
         assert!(!counts.good(), "no round of fio is no success");
         counts.rounds = 2;
+        assert!(!counts.good(), "nor is one in which no bit flipped");
+        counts.flips = 40;
         assert!(counts.good());
         counts.read("[supervisor] PD blk_disk0 stopped: access to 0x0 at 0x200010\n");
         assert_eq!(counts.faults, 1);
@@ -490,6 +579,7 @@ mod tests {
         for part in [
             "\"kills\": 165",
             "\"faults\": 2",
+            "\"flips\": 40",
             "\"by_pd\": { \"blk_disk0\": 160, \"timer\": 5 }",
             "\"kernel\": \"embedded debug\"",
             "\"away_ms_max\": 2.500",
@@ -499,8 +589,18 @@ mod tests {
     }
 
     #[test]
+    fn bits_flip_in_memory_of_the_second_guest_only() {
+        let report = "1 - Page(2 MiB): 'frame_mr_guest_ram.debian1_000000000' @ 0x000092000000\n\
+            2 - Page(2 MiB): 'frame_mr_guest_ram.debian2_000000000' @ 0x0000a0000000\n\
+            3 - Page(4 KiB): 'frame_mr_virtio_registers.debian1_000000000' @ 0x000060001000\n\
+            4 - Page(4 KiB): 'frame_mr_virtio_registers.debian2_000000000' @ 0x000060002000\n";
+        assert_eq!(places(report).unwrap(), [(0xa000_0000, LARGE), (0x6000_2000, PAGE)]);
+        assert!(places("").is_err());
+    }
+
+    #[test]
     fn what_fio_says_is_sorted() {
-        let mut counts = Counts { kills: 1, rounds: 1, ..Counts::default() };
+        let mut counts = Counts { kills: 1, rounds: 1, flips: 1, ..Counts::default() };
         counts.read_fio("verify: bad magic header 0, wanted acca at file /root/v offset 4096, length 4096\n");
         counts.read_fio("crc32c: verify failed at file /root/v offset 0, length 4096\n");
         counts.read_fio("fio: io_u error on file /root/v: Input/output error: write offset=0\n");

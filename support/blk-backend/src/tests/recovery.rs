@@ -117,6 +117,27 @@ fn a_device_that_does_not_come_back_is_given_up() {
 }
 
 #[test]
+fn a_life_that_refuses_answers_what_its_predecessor_had_and_all_that_comes() {
+    let (mut s, mut done) = (System::new(2, 16, offered()), Vec::new());
+    send(&mut s, 0, kind::OUT, 1, &mut done);
+    send(&mut s, 0, kind::FLUSH, 0, &mut done);
+    send(&mut s, 1, kind::IN, 2, &mut done);
+    // Not even seen by the one that dies.
+    assert!(s.guests[1].send(kind::OUT, 3, &[7; 512], 512));
+    s.restart_refusing();
+    s.step(&mut done);
+    assert!(done.iter().all(|got| got.status == IOERR), "{done:?}");
+    assert_eq!(done.len(), 4);
+    for n in 0..2 {
+        assert_eq!(one(&mut s, n, kind::IN, 0, &[0; 512]).status, IOERR);
+        assert_eq!(s.call(n, label::RESET, &[0]).0, Status::Ok);
+        assert_eq!(s.call(n, label::INFO, &[0]).0, Status::Failed);
+    }
+    assert!((0..MAX_FLIGHTS).all(|id| s.page.get(id) == crate::inflight::Entry::Free));
+    assert!(!s.backend.wants_tick() && s.backend.device().log.is_empty());
+}
+
+#[test]
 fn a_guests_reset_does_not_wait_for_a_device_that_does_not_answer() {
     let (mut s, mut done) = (System::new(2, 16, offered()), Vec::new());
     send(&mut s, 0, kind::OUT, 1, &mut done);

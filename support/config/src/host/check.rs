@@ -46,6 +46,7 @@ const GENERATED: &[&str] = &[
     "partita.json",
     "system.xml",
     "supervisor.elf",
+    "pulse.elf",
     "timer.elf",
     "console.elf",
     "blk.elf",

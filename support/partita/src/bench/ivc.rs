@@ -147,7 +147,7 @@ pub fn scripts(choice: &Choice) -> [String; 2] {
             }
         }
     }
-    first += "socat -u OPEN:/dev/null VSOCK-CONNECT:4:5001\n";
+    first += "until socat -u OPEN:/dev/null VSOCK-CONNECT:4:5001 2> /dev/null; do sleep 1; done\n";
     second += "socat -u VSOCK-LISTEN:5001 OPEN:/dev/null\nkill $listener\n";
     [first, second]
 }

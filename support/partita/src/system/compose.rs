@@ -46,6 +46,7 @@ pub fn compose(config: &Config<'_>, board: &Board) -> System {
     let ivc = config.has_ivc().then(|| composer.ivc());
     supervisor.children = [timer, console].into_iter().chain(ivc).chain(blks).chain(vmms).collect();
     composer.system.pds.push(supervisor);
+    composer.pulse();
 
     for client in clients(config) {
         composer.common_links(&client);
@@ -221,6 +222,20 @@ impl Composer<'_> {
         }
     }
 
+    /// No child of the supervisor's: it has nothing that could be lost, and Microkit's monitor reports it.
+    fn pulse(&mut self) {
+        let pd = Pd {
+            name: "pulse".into(),
+            elf: "pulse.elf",
+            priority: priority::PULSE,
+            budget: Some((layout::PULSE_BUDGET, layout::PULSE_PERIOD)),
+            stack: size::PAGE as u64,
+            ..Pd::default()
+        };
+        self.notify(&pd.name, channel::SUPERVISOR, "supervisor", channel::PULSE);
+        self.system.pds.push(pd);
+    }
+
     fn console(&mut self, board: &Board) -> Pd {
         let device = self.device("uart".into(), board.uart);
         Pd {
@@ -380,12 +395,15 @@ impl Composer<'_> {
         self.link(format!("actual.{}", cell.name), size::PAGE, (&vmm, actual), ("supervisor", far(actual)));
     }
 
-    /// The counters of a controller's driver, for the supervisor.
+    /// The counters of a controller's driver, for the supervisor, and its orders.
     fn disk_stats(&mut self, c: usize, controller: &Controller<'_>) {
         let blk = blk_name(self.config, c);
         let far = vaddr::service_link(blk_service(c).index(), vaddr::BLK_STATS);
         let name = format!("disk_stats.{}", controller.name);
         self.link(name, disk_stats::SIZE, (&blk, vaddr::BLK_STATS), ("supervisor", far));
+        let far = vaddr::service_link(blk_service(c).index(), vaddr::ORDERS);
+        let name = format!("orders.{}", controller.name);
+        self.link(name, size::PAGE, ("supervisor", far), (&blk, vaddr::ORDERS));
     }
 
     /// The counters of a VMM, for the supervisor.

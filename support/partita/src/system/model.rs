@@ -65,6 +65,8 @@ pub struct Pd {
     pub elf: &'static str,
     /// 0 to 254.
     pub priority: u8,
+    /// Microseconds of budget and period, if not Microkit's own.
+    pub budget: Option<(u32, u32)>,
     /// Bytes.
     pub stack: u64,
     /// May call the secure monitor.

@@ -144,8 +144,8 @@ fn the_largest_description_fits() {
     let config = parsed(&text);
     let system = compose(&config, board());
     check(&system, &config);
-    // supervisor, timer, console, the broker, the drivers, the VMMs
-    assert_eq!(system.all_pds().len(), 4 + MAX_CONTROLLERS + MAX_CELLS);
+    // supervisor, pulse, timer, console, the broker, the drivers, the VMMs
+    assert_eq!(system.all_pds().len(), 5 + MAX_CONTROLLERS + MAX_CELLS);
 }
 
 #[test]

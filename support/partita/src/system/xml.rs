@@ -100,6 +100,8 @@ impl Writer {
             .with("name", &pd.name)
             .with_some("id", pd.id)
             .with("priority", pd.priority)
+            .with_some("budget", pd.budget.map(|(budget, _)| budget))
+            .with_some("period", pd.budget.map(|(_, period)| period))
             .with("stack_size", format!("{:#x}", pd.stack))
             .with("fpu", "false")
             .with_some("smc", pd.smc.then_some("true"));

@@ -28,6 +28,7 @@ const FREESTANDING: &[&str] = &[
     "partita-pd-blk",
     "partita-pd-console",
     "partita-pd-ivc",
+    "partita-pd-pulse",
     "partita-pd-supervisor",
     "partita-pd-timer",
     "partita-pd-vmm",

@@ -168,6 +168,21 @@ fn a_device_that_comes_back_as_another_is_not_used() {
 }
 
 #[test]
+fn a_driver_that_refuses_ends_what_the_device_had_and_takes_nothing() {
+    let (d, _dead) = three();
+    let mut driver = VirtioBlk::refusing(Fake(d.clone()), dma(&d, 64)).unwrap();
+    assert!(d.borrow().status.is_empty(), "reset");
+    assert_eq!(driver.health(), Health::Failed);
+    let segments = [segment(0, 512)];
+    assert_eq!(driver.submit(&read(3, 3, &segments)), Err(Refused::Failed));
+    driver.kick();
+    driver.acknowledge();
+    assert!(!driver.arm() && !driver.has_finished());
+    assert_eq!(driver.complete(), None);
+    assert!(d.borrow().status.is_empty() && d.borrow().taken.is_empty());
+}
+
+#[test]
 fn a_nudge_that_is_lost_can_be_repeated() {
     let d = device(ALL);
     let mut driver = driver(&d, 64);
