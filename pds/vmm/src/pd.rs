@@ -71,6 +71,7 @@ fn init() -> Pd {
         machine: Kernel::default(),
         logger,
         ram,
+        stale: cell.memory_address.is_some(),
         images: Images { kernel, initrd, dtb, plain: cell.boot == Boot::Binary },
         vcpus: cell.vcpus.into(),
         devices: devices(config, cell),

@@ -285,7 +285,7 @@ mod tests {
     use super::*;
 
     fn choice(rounds: u32) -> Choice {
-        Choice { job: Vec::new(), rounds, profile: None }
+        Choice { job: Vec::new(), rounds, scaling: None, profile: None }
     }
 
     #[test]
