@@ -353,6 +353,7 @@ impl Guest {
             machine: machine.clone(),
             logger: Logger::new(log[0].0, log[0].1, || ()),
             ram: ram.ram(),
+            stale: false,
             images: Images { kernel: KERNEL, initrd: &[1; 100], dtb: &[2; 50], plain: true },
             vcpus,
             devices,

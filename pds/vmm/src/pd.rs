@@ -68,9 +68,10 @@ fn init() -> Pd {
     let cell_link =
         unsafe { CellLink { wanted: page(vaddr::CELL_WANTED), actual: page(vaddr::CELL_ACTUAL) } };
     Pd(Vmm::new(Parts {
-        machine: Kernel,
+        machine: Kernel::default(),
         logger,
         ram,
+        stale: cell.memory_address.is_some(),
         images: Images { kernel, initrd, dtb, plain: cell.boot == Boot::Binary },
         vcpus: cell.vcpus.into(),
         devices: devices(config, cell),
@@ -150,9 +151,10 @@ fn links(config: &Config<'_>, cell: &Cell<'_>) -> Option<Links<'static, Register
     let tables = (0..list.len()).map(|link| unsafe { Registers::link(link) });
     // SAFETY: the host tool maps both pages of doorbells in the VMM of a cell with links.
     let pages = unsafe { (page(vaddr::DOORBELL_TX), page(vaddr::DOORBELL_RX)) };
-    let links = Links::new(list, tables, pages, Kernel.frequency());
+    let mut kernel = Kernel::default();
+    let links = Links::new(list, tables, pages, kernel.frequency());
     // A guest that ran under an earlier life of this VMM does so no more: the peers are to hear of it.
-    Kernel.signal(channel::VMM_IVC);
+    kernel.signal(channel::VMM_IVC);
     Some(links)
 }
 

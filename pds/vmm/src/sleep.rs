@@ -39,7 +39,14 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
 
     /// Lets the vCPUs go on that gave way to their siblings in WFE: with any event but a sibling's WFE, since that says
     /// that a sibling that holds a lock has got somewhere, or that time has passed.
+    #[inline]
     pub(crate) fn release(&mut self) {
+        if self.vcpus.len() > 1 {
+            self.release_all();
+        }
+    }
+
+    fn release_all(&mut self) {
         for vcpu in 0..self.vcpus.len() {
             if matches!(self.vcpus.get(vcpu), Some(Vcpu::Yielded)) {
                 self.wake(vcpu);

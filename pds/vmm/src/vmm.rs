@@ -148,6 +148,8 @@ pub struct Parts<'a, M, P> {
     pub logger: Logger<'a>,
     /// Guest RAM.
     pub ram: GuestRam,
+    /// It may hold something before the guest's first start: the kernel clears its own memory only.
+    pub stale: bool,
     /// What the guest starts from.
     pub images: Images<'a>,
     /// Number of vCPUs.
@@ -200,7 +202,7 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
             ended: None,
             // What the page says now may be an earlier life's.
             published: if again { [u32::MAX; 4] } else { [0; 4] },
-            fresh: !again,
+            fresh: !again && !parts.stale,
             used: core::array::from_fn(|vcpu| again && vcpu < count),
             lines: parts.lines,
             timer: parts.timer,

@@ -12,7 +12,7 @@ use partita_virtio::queue::{Queue, QueueLayout};
 use zerocopy::IntoBytes;
 
 use crate::inflight::Entry;
-use crate::{Backend, QUEUE_MAX, Report, Ring, State, offer};
+use crate::{Backend, QUEUE_MAX, Report, Ring, State, offer, ring_bit};
 
 /// Message registers that a reply may fill.
 pub const REPLY_MRS: usize = INFO_CONFIG_MR + size_of::<BlkConfig>().div_ceil(8);
@@ -134,6 +134,9 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             self.page.set_live(client_id, disk_id, true);
         }
         for queue_id in (0..MAX_QUEUES).filter(|queue| new & 1 << queue != 0) {
+            if let Some(client) = self.client(client_id) {
+                client.started |= ring_bit(disk_id, queue_id);
+            }
             if resumed {
                 self.resume(client_id, disk_id, queue_id);
             }

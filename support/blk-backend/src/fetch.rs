@@ -9,10 +9,20 @@ use partita_virtio::blk::plain;
 use crate::inflight::{Entry, Owner};
 use crate::{Backend, Client, Flight, Report, Ring, Tables};
 
+/// What [`Backend::submit_plain`] leaves.
+enum Left {
+    /// The turn is over: it is others' now.
+    Others,
+    /// The queue is empty.
+    Nothing,
+    /// The next chain, if there is one, is for [`Backend::serve`].
+    Chain,
+}
+
 impl<D: BlockDevice, R: Report> Backend<D, R> {
     /// Fetches chains, in turns, as far as the budget and the device's depth go.
     pub(crate) fn fetch(&mut self, budget: &mut usize) {
-        while *budget > 0 && self.free != 0 {
+        while *budget > 0 && self.free != 0 && self.ready != 0 {
             let eligible = self.eligible();
             let Some(client) = self.turns.next(eligible, self.ready) else { break };
             self.turn(client, budget);
@@ -28,11 +38,18 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         };
         loop {
             // With limits every request is looked at.
-            if !self.limits.any() && self.submit_plain(client_id, disk_id, queue_id, budget) {
+            let left = match self.limits.any() {
+                true => Left::Chain,
+                false => self.submit_plain(client_id, disk_id, queue_id, budget),
+            };
+            if matches!(left, Left::Others) {
                 return;
             }
             *budget -= 1;
-            let more = self.serve(client_id, disk_id, queue_id);
+            let more = match left {
+                Left::Nothing => self.found_empty(client_id, disk_id, queue_id),
+                _ => self.serve(client_id, disk_id, queue_id),
+            };
             if !more || *budget == 0 || self.free == 0 || !self.turns.goes_on(client_id) {
                 return;
             }
@@ -43,8 +60,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         }
     }
 
-    /// Submits the next chains as long as they are plain requests and may be done as they are. True if the turn is over; else
-    /// the next chain, if there is one, is for [`Backend::serve`].
+    /// Submits the next chains as long as they are plain requests and may be done as they are.
     #[inline]
     fn submit_plain(
         &mut self,
@@ -52,30 +68,32 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         disk_id: usize,
         queue_id: usize,
         budget: &mut usize,
-    ) -> bool {
+    ) -> Left {
         let Tables { clients, flights, .. } = &mut *self.tables;
-        let Some(Some(client)) = clients.get_mut(client_id) else { return false };
-        let Some(Some(disk)) = client.disks.get_mut(disk_id) else { return false };
-        let Some(Ring::Live(queue)) = disk.rings.get_mut(queue_id) else { return false };
+        let Some(Some(client)) = clients.get_mut(client_id) else { return Left::Chain };
+        let Some(Some(disk)) = client.disks.get_mut(disk_id) else { return Left::Chain };
+        let Some(Ring::Live(queue)) = disk.rings.get_mut(queue_id) else { return Left::Chain };
         let may_write = !(self.device.properties().read_only || disk.config.read_only || disk.write_through);
         let (window, page) = (disk.config.window, self.page);
         let (began, tick) = (self.now, self.recovery.now());
         let (client_no, disk_no, queue_no) = (client_id as u8, disk_id as u8, queue_id as u8);
         let mut submitted = 0;
-        let over = loop {
-            let Some(plain) = plain(queue) else { break false };
+        let left = loop {
+            let Some(plain) = plain(queue) else {
+                break if queue.has_available() == Ok(false) { Left::Nothing } else { Left::Chain };
+            };
             let segment = plain.segment();
             let id = self.free.trailing_zeros() as usize;
             let at = window.map(plain.sector(), (segment.len / SECTOR as u32).into());
-            let (Some(sector), Some(flight)) = (at, flights.get_mut(id)) else { break false };
+            let (Some(sector), Some(flight)) = (at, flights.get_mut(id)) else { break Left::Chain };
             if plain.write() && !may_write {
-                break false;
+                break Left::Chain;
             }
             let owner = Owner { client: client_no, disk: disk_no, queue: queue_no, head: plain.head };
             page.set(id, Entry::Taken(owner));
             if self.device.submit_one(id as u16, plain.write(), sector, segment).is_err() {
                 page.set(id, Entry::Free);
-                break false;
+                break Left::Chain;
             }
             queue.skip();
             let bytes = segment.len.into();
@@ -90,7 +108,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
                 || !in_credit
                 || client.in_flight.saturating_add(submitted) >= self.share
             {
-                break true;
+                break Left::Others;
             }
         };
         if submitted != 0 {
@@ -101,7 +119,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
                 counting.in_flight(client_id, disk_id, disk.in_flight);
             }
         }
-        over
+        left
     }
 
     /// Clients with something to fetch whose share is not used up.

@@ -130,6 +130,8 @@ struct Client {
     status: &'static BackendStatus,
     disks: [Option<Disk>; MAX_DISKS],
     in_flight: u16,
+    /// [`ring_bit`]: it was in use at some time. Others need no look.
+    started: u16,
     /// [`ring_bit`]: there may be chains to fetch.
     ready: u16,
     /// [`ring_bit`]: used elements are written but not published.
@@ -327,6 +329,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
                 status,
                 disks: [const { None }; MAX_DISKS],
                 in_flight: 0,
+                started: 0,
                 ready: 0,
                 unpublished: 0,
                 quiet: 0,

@@ -27,16 +27,17 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
     pub fn kicked(&mut self, client_id: usize) {
         let Some(client) = self.client(client_id) else { return };
         let mut ready = 0;
-        for (disk_id, disk) in client.disks.iter_mut().enumerate() {
-            let Some(disk) = disk else { continue };
-            for (queue_id, ring) in disk.rings.iter_mut().enumerate().take(disk.config.queues) {
-                let Ring::Live(queue) = ring else { continue };
-                // A fault comes up when the queue is next read.
-                if queue.has_available() != Ok(false) {
-                    // Until the queue is seen empty, a kick tells nothing new.
-                    let _ = queue.disable_kicks();
-                    ready |= ring_bit(disk_id, queue_id);
-                }
+        let mut rings = client.started;
+        while rings != 0 {
+            let ring = rings.trailing_zeros() as usize;
+            rings &= rings - 1;
+            let Some(Some(disk)) = client.disks.get_mut(ring / MAX_QUEUES) else { continue };
+            let Some(queue) = disk.queue(ring % MAX_QUEUES) else { continue };
+            // A fault comes up when the queue is next read.
+            if queue.has_available() != Ok(false) {
+                // Until the queue is seen empty, a kick tells nothing new.
+                let _ = queue.disable_kicks();
+                ready |= 1 << ring;
             }
         }
         client.ready |= ready;
@@ -138,20 +139,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         };
         let begun = match queue.pop() {
             Ok(Some(chain)) => self.begin(client_id, disk_id, queue_id, chain, None),
-            Ok(None) if self.is_quiet(client_id, disk_id, queue_id) => return false,
-            Ok(None) => {
-                #[cfg(test)]
-                crate::tests::before_sleep();
-                let Some(queue) = self.queue_mut(client_id, disk_id, queue_id) else { return false };
-                match queue.enable_kicks() {
-                    Ok(true) => return true,
-                    Ok(false) => {
-                        self.clear_ready(client_id, disk_id, queue_id);
-                        return false;
-                    }
-                    Err(fault) => Err(fault),
-                }
-            }
+            Ok(None) => return self.found_empty(client_id, disk_id, queue_id),
             Err(fault) => Err(fault),
         };
         match begun {
@@ -172,7 +160,25 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         true
     }
 
+    /// A queue has nothing more: asks for a kick, unless a completion will do. True if there is something by now.
+    #[inline]
+    pub(crate) fn found_empty(&mut self, client_id: usize, disk_id: usize, queue_id: usize) -> bool {
+        if self.is_quiet(client_id, disk_id, queue_id) {
+            return false;
+        }
+        #[cfg(test)]
+        crate::tests::before_sleep();
+        let Some(queue) = self.queue_mut(client_id, disk_id, queue_id) else { return false };
+        match queue.enable_kicks() {
+            Ok(true) => return true,
+            Ok(false) => self.clear_ready(client_id, disk_id, queue_id),
+            Err(fault) => self.break_disk(client_id, disk_id, fault),
+        }
+        false
+    }
+
     /// Whether an empty queue is left until the disk's next completion. If so, no kick is asked for.
+    #[inline]
     fn is_quiet(&mut self, client_id: usize, disk_id: usize, queue_id: usize) -> bool {
         let Some(client) = self.client(client_id) else { return false };
         let Some(Some(disk)) = client.disks.get_mut(disk_id) else { return false };

@@ -7,7 +7,7 @@ use partita_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{Partition, Passthrough, Size, passthrough::MAX_PASSTHROUGH};
+use crate::{Address, Partition, Passthrough, Size, passthrough::MAX_PASSTHROUGH};
 
 /// The whole file.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -107,6 +107,9 @@ pub struct Cell<'a> {
     pub name: &'a str,
     /// RAM.
     pub memory: Size,
+    /// Physical address of the RAM; without it anywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory_address: Option<Address>,
     /// Virtual CPUs.
     #[serde(default = "one")]
     pub vcpus: u8,
@@ -307,6 +310,11 @@ impl<'a> Config<'a> {
 }
 
 impl<'a> Cell<'a> {
+    /// Physical addresses of its RAM if the description says where it is.
+    pub fn fixed_memory(&self) -> Option<core::ops::Range<u64>> {
+        self.memory_address.map(|address| address.0..address.0.saturating_add(self.memory.0))
+    }
+
     /// Processor time a vCPU may use in each period, microseconds.
     pub fn budget_us(&self) -> u32 {
         if self.own_budget_us == 0 { self.slice_us().min(self.period_us()) } else { self.own_budget_us }

@@ -41,6 +41,8 @@ pub struct Board {
     pub not_devices: &'static [(&'static str, u64, u64)],
     /// Bytes of RAM that Microkit can give to PDs and guests, what it and the image use included.
     pub ram: u64,
+    /// RAM that the kernel does not get: first, and first behind.
+    pub spare: (u64, u64),
     /// Where loader.img is loaded.
     pub load: u64,
 }
@@ -57,6 +59,7 @@ const QEMU_VIRT: Board = Board {
         ("RAM", 0x4000_0000, 1 << 40),
     ],
     ram: 0x6000_0000,
+    spare: (0x4000_0000, 0x6000_0000),
     load: 0x7000_0000,
 };
 

@@ -1,15 +1,23 @@
 //! Four vCPUs on one core: all work, take interrupts of their own, and share the core; they can be unplugged, and the guest
-//! comes back with all of them after a reset out of a panic.
+//! comes back with all of them after a reset out of a panic. Its disk has a queue for each of them, and none of the queues
+//! loses anything when blk dies.
 
 use std::time::Duration;
 
 use partita::{build, fail, failure::Result, session::Session};
-use partita_system_tests::fixture::{self, SOON, with_system};
+use partita_system_tests::fixture::{self, SOON, System, with_system};
 
 const VCPUS: usize = 4;
 /// Each vCPU's loop may get this many times what another's gets: slices of 1 ms over 3 s differ by a few per cent, the rest is
 /// for what else the guest and the host do meanwhile.
 const FAIR: u64 = 2;
+/// Times that blk dies, some of them with requests in flight.
+const KILLS: u32 = 30;
+/// One job on each vCPU, and so in each queue: blocks are written, some flushed, and read back with their checksums.
+const WORKLOAD: &str = "(n=0; until [ -e /run/q.stop ]; do fio --name=q --directory=/root --size=4M --numjobs=4 --thread \
+    --cpus_allowed=0-3 --cpus_allowed_policy=split --bsrange=4k-32k --rw=randwrite --ioengine=libaio --iodepth=8 --direct=1 \
+    --fsync=16 --verify=crc32c --verify_fatal=1 --verify_backlog=16 --randseed=$n > /run/q.out 2>&1 || cat /run/q.out \
+    >> /run/q.bad; n=$((n+1)); echo $n > /run/q.rounds; done; touch /run/q.end) > /dev/null 2>&1 & true";
 
 /// Rows of /proc/interrupts that begin with `label` or end with `name`: the sums per CPU.
 fn interrupts(session: &mut Session, name: &str) -> Result<[u64; VCPUS]> {
@@ -61,6 +69,40 @@ fn after(before: [u64; VCPUS], now: [u64; VCPUS]) -> Vec<u64> {
     now.iter().zip(before).map(|(now, before)| now.saturating_sub(before)).collect()
 }
 
+/// VIRTIO_BLK_F_MQ: a queue for each vCPU; blk dies under requests in all of them.
+fn each_has_a_queue(system: &mut System) -> Result {
+    let queues = system.session.shell_ok("(cd /sys/block/vda/mq && echo * && cat */cpu_list)", SOON)?;
+    if queues != "0 1 2 3\n0\n1\n2\n3\n" {
+        fail!("hardware queues of /dev/vda and their vCPUs: {queues}");
+    }
+    system.session.shell_ok(WORKLOAD, SOON)?;
+    // Layout of the files and fio's start are over when this many writes have come.
+    let busy = "written() { awk '{ print $5 }' /sys/block/vda/stat; }; from=$(written); \
+                until [ $(written) -gt $((from + 200)) ]; do sleep 0.1; done";
+    system.session.shell_ok(busy, SOON)?;
+    system.session.send("\x1d0")?;
+    system.session.expect("[console] management shell", SOON)?;
+    system.session.send(&format!("kill blk_disk0 {KILLS} 50\r"))?;
+    let done = format!("kill blk_disk0: done; kills={KILLS} ");
+    system.session.expect(&done, SOON)?;
+    let counts = system.session.expect("\n", SOON)?;
+    let in_flight = counts.rsplit_once("in_flight=").and_then(|(_, count)| count.trim().parse::<u32>().ok());
+    println!("blk died under four queues: {}", counts.trim());
+    if !in_flight.is_some_and(|count| count > 0) {
+        fail!("none of blk's deaths met a request in flight: {counts}");
+    }
+    system.front(1)?;
+    system.session.shell_ok("touch /run/q.stop; until [ -e /run/q.end ]; do sleep 0.2; done", SOON)?;
+    let rounds = system.session.shell_ok("cat /run/q.bad 2> /dev/null; cat /run/q.rounds", SOON)?;
+    if rounds.trim().parse::<u32>().map_or(true, |rounds| rounds < 1) {
+        fail!("fio, by round: {rounds}");
+    }
+    system
+        .session
+        .shell_ok("! dmesg | grep -E 'I/O error|EXT4-fs error|is not a head|out of range'", SOON)?;
+    Ok(())
+}
+
 /// CPU_OFF, AFFINITY_INFO and CPU_ON, by Linux's hotplug.
 fn unplugged_and_back(session: &mut Session) -> Result {
     session
@@ -90,6 +132,7 @@ fn four_vcpus_share_a_core_and_come_back() {
     with_system("smp", Some(&context.options.description), |system| {
         system.shell()?;
         all_work(&mut system.session)?;
+        each_has_a_queue(system)?;
         unplugged_and_back(&mut system.session)?;
         // With all vCPUs busy, out of a handler, and the others stopped where they are.
         system.session.send(

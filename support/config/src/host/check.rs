@@ -33,6 +33,14 @@ pub fn check(config: &Config<'_>, problems: &mut Problems<'_>) {
             );
         }
         self::cell(&path, cell, problems);
+        if let Some(own) = cell.fixed_memory()
+            && let Some(other) = config.cells.iter().take(n).position(|other| {
+                other.fixed_memory().is_some_and(|other| own.start < other.end && other.start < own.end)
+            })
+        {
+            let wrong = format!("overlaps the memory of cells[{other}]");
+            problems.add(format!("{path}.memory_address"), wrong, "choose another address");
+        }
     }
     files(config, problems);
     disks(config, problems);
@@ -110,6 +118,15 @@ fn cell(path: &str, cell: &Cell<'_>, problems: &mut Problems<'_>) {
     if !(MEMORY_MIN..=MEMORY_MAX).contains(&memory) || !memory.is_multiple_of(guest::LOAD_ALIGN) {
         let wrong = format!("is {}", cell.memory);
         problems.add(format!("{path}.memory"), wrong, "it must be a multiple of 2M from 16M to 16G");
+    }
+    if let Some(address) = cell.memory_address
+        && !address.0.is_multiple_of(guest::LOAD_ALIGN)
+    {
+        problems.add(
+            format!("{path}.memory_address"),
+            format!("is {address}"),
+            "it must be a multiple of 2M",
+        );
     }
     if cell.budget_us() > cell.period_us() {
         let wrong = format!("{} is more than period_us, {}", cell.budget_us(), cell.period_us());

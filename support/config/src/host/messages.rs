@@ -106,10 +106,16 @@ fn each_mistake_has_its_message() {
         (with(r#""kernel": "Image""#, r#""autostart": true"#), "cells[0].kernel: is missing; it must be a file name"),
         (cell(r#""kernel": "Other""#), "cells[0].kernel: the key is there twice; leave one of them"),
         (cell(r#""onCrash": "stop""#), "cells[0].onCrash: unknown key; did you mean \"on_crash\"?"),
-        (cell(r#""network": {}"#), "cells[0].network: unknown key; there is: name, memory, vcpus, priority, budget_us, period_us, boot, kernel, initrd, cmdline, console, autostart, on_crash, on_reset, watchdog_seconds, on_hang, disks, passthrough, cid, manager"),
+        (cell(r#""network": {}"#), "cells[0].network: unknown key; there is: name, memory, memory_address, vcpus, priority, budget_us, period_us, boot, kernel, initrd, cmdline, console, autostart, on_crash, on_reset, watchdog_seconds, on_hang, disks, passthrough, cid, manager"),
         (with(r#""kind""#, r#""type""#), "controllers[0].type: unknown key; there is: name, kind, slot, timeout_ms\ncontrollers[0].kind: is missing; it must be one of: virtio-mmio"),
         (with(r#""partition""#, r#""readonly": true, "partition""#), "cells[0].disks[0].readonly: unknown key; did you mean \"read_only\"?"),
         // Values.
+        (cell(r#""memory_address": "0x40100000""#), "cells[0].memory_address: is 0x40100000; it must be a multiple of 2M"),
+        (cell(r#""memory_address": 1073741824"#), "cells[0].memory_address: is 1073741824; it must be an address such as \"0x9040000\""),
+        (
+            format!(r#"{{ "cells": [{}] }}"#, [("a", "0x40000000"), ("b", "0x40e00000")].map(|(name, at)| format!(r#"{{ "name": "{name}", "memory": "16M", "memory_address": "{at}", "kernel": "k" }}"#)).join(", ")),
+            "cells[1].memory_address: overlaps the memory of cells[0]; choose another address",
+        ),
         (with("512M", "512"), "cells[0].memory: is \"512\"; it must be a size such as \"512M\" (K, M or G)"),
         (with("512M", "512MB"), "cells[0].memory: is \"512MB\"; it must be a size such as \"512M\" (K, M or G)"),
         (with(r#""512M""#, "512"), "cells[0].memory: is 512; it must be a size such as \"512M\" (K, M or G)"),

@@ -198,6 +198,13 @@ pub const CELL: &[Key] = &[
         "Unique. The protection domain of its VMM is called `vmm_<name>`.",
     ),
     key("memory", Kind::Size, None, "RAM, a multiple of 2M, at least 16M."),
+    key(
+        "memory_address",
+        Kind::Address,
+        Some("anywhere in the kernel's memory"),
+        "Physical address of the RAM, a multiple of 2M, in memory that the board keeps from the kernel. `\"0x40000000\"` \
+         is where the guest sees its RAM: then a device that does DMA finds what the guest means.",
+    ),
     key("vcpus", number(MAX_VCPUS as u64), Some("1"), "Virtual CPUs."),
     key(
         "priority",

@@ -61,6 +61,10 @@ pub struct Choice {
     /// Times that each job is measured; the median counts
     #[arg(long, value_name = "N", default_value_t = ROUNDS, value_parser = clap::value_parser!(u32).range(1..=99))]
     pub rounds: u32,
+    /// Only how the cost grows, in one guest with depth, size and area, with queues, with guests, or all of it
+    #[arg(long, conflicts_with = "job", value_name = "SERIES", num_args = 0..=1, require_equals = true,
+        default_missing_value = "all", value_parser = PossibleValuesParser::new(["all", "alone", "queues", "guests"]))]
+    pub scaling: Option<String>,
     /// Write which code ran how often, from mark to mark, into this file
     #[arg(long, value_name = "FILE")]
     pub profile: Option<PathBuf>,
@@ -73,7 +77,7 @@ fn names() -> impl Iterator<Item = &'static str> {
 
 impl Choice {
     fn has(&self, name: &str) -> bool {
-        self.job.is_empty() || self.job.iter().any(|chosen| chosen == name)
+        self.scaling.is_none() && (self.job.is_empty() || self.job.iter().any(|chosen| chosen == name))
     }
 
     /// The flows between guests, in the order of the table.
@@ -83,12 +87,17 @@ impl Choice {
 
     /// All of it.
     pub fn is_complete(&self) -> bool {
-        self.job.is_empty() && self.rounds >= ROUNDS
+        self.job.is_empty() && self.scaling.is_none() && self.rounds >= ROUNDS
     }
 
     /// The jobs, in the order of the table.
     pub fn jobs(&self) -> Vec<&'static Job> {
         JOBS.iter().filter(|job| self.has(job.name)).collect()
+    }
+
+    /// Whether this series of [`super::scaling`] is to be measured.
+    pub fn scales(&self, series: &str) -> bool {
+        self.scaling.as_deref().is_none_or(|chosen| chosen == "all" || chosen == series)
     }
 
     /// Times that each job is measured.
@@ -104,6 +113,11 @@ const BATCHED_WRITE: &str =
 
 /// The script. It executes a mark once at its start, then around every run in the order of `marks`.
 pub fn script(choice: &Choice) -> String {
+    script_of(&choice.jobs(), choice.rounds)
+}
+
+/// The same for any jobs.
+pub fn script_of(jobs: &[&Job], rounds: u32) -> String {
     let mut text = String::from(
         r#"#!/bin/bash
 # Written by `partita bench`. Marks go to the counting plugin; /root/mark is one instruction and an exit.
@@ -130,10 +144,10 @@ measure() { # REQUESTS FIO-OPTIONS...
 "${fio[@]}" --rw=write --bs=1m --iodepth=1
 "#,
     );
-    for round in 1..=choice.rounds {
-        for job in choice.jobs() {
+    for round in 1..=rounds {
+        for job in jobs {
             // Writing to a string does not fail.
-            let _ = writeln!(text, "echo \"@step round {round} of {}: {}\"", choice.rounds, job.name);
+            let _ = writeln!(text, "echo \"@step round {round} of {rounds}: {}\"", job.name);
             let _ = writeln!(text, "measure {} {}", job.requests, job.fio);
         }
     }
@@ -148,7 +162,7 @@ mod tests {
 
     #[test]
     fn the_script_runs_every_job_in_every_round() {
-        let all = Choice { job: Vec::new(), rounds: ROUNDS, profile: None };
+        let all = Choice { job: Vec::new(), rounds: ROUNDS, scaling: None, profile: None };
         let text = script(&all);
         for job in JOBS {
             let line = format!("measure {} {}\n", job.requests, job.fio);

@@ -147,6 +147,34 @@ pub fn kernel_instructions(text: &str) -> Result<Vec<u64>> {
     Ok(read(text)?.1.iter().map(|counters| counters.kernel).collect())
 }
 
+/// The counters at each mark, the end of the machine last.
+///
+/// # Errors
+/// The file is not the plugin's.
+pub fn counters(text: &str) -> Result<Vec<Counters>> {
+    Ok(read(text)?.1)
+}
+
+impl Cost {
+    /// What each of `number` parts costs.
+    pub fn divided(mut self, number: f64) -> Self {
+        for figure in [
+            &mut self.time,
+            &mut self.kernel,
+            &mut self.pd,
+            &mut self.all,
+            &mut self.exits,
+            &mut self.pd_entries,
+        ] {
+            *figure /= number;
+        }
+        for pd in &mut self.pds {
+            (pd.instructions, pd.runs) = (pd.instructions / number, pd.runs / number);
+        }
+        self
+    }
+}
+
 impl Marks {
     /// Reads the plugin's file; `times` are the script's, microseconds for each run.
     ///

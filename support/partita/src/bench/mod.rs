@@ -20,6 +20,7 @@ mod ivc;
 mod job;
 pub mod kernel;
 mod marks;
+mod scaling;
 mod table;
 
 use std::{
@@ -44,6 +45,7 @@ use serde_json::Value;
 use guest::Place;
 pub use job::Choice;
 use marks::Marks;
+use scaling::Scaling;
 
 /// From QEMU's start to the end of the script.
 const LIMIT: Duration = Duration::from_secs(1800);
@@ -77,6 +79,13 @@ pub fn run(context: &Context, choice: &Choice) -> Result {
         values.insert("commit".into(), commit(context).into());
         values.insert("kernel".into(), kernel.into());
         values.insert("between_guests".into(), flows.json());
+    }
+    if choice.scaling.is_some() {
+        let scaling = Scaling::measure(context, choice, &plugin)?;
+        print!("{scaling}");
+        values.insert("commit".into(), commit(context).into());
+        values.insert("kernel".into(), scaling.kernel.into());
+        values.insert("scaling".into(), scaling.json());
     }
     let name = if choice.is_complete() { "bench" } else { "bench-part" };
     let json = context.build_dir().join(name).with_extension("json");

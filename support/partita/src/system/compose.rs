@@ -293,7 +293,9 @@ impl Composer<'_> {
     }
 
     fn vmm(&mut self, n: usize, cell: &Cell<'_>) -> Pd {
-        let ram = Region { name: ram_name(cell.name), size: cell.memory.0, large: true, ..Region::default() };
+        let (name, size) = (ram_name(cell.name), cell.memory.0);
+        let paddr = cell.memory_address.map(|address| address.0);
+        let ram = Region { name, size, large: true, paddr, ..Region::default() };
         let ram = self.region(ram);
         let kernel = self.guest_file(cell.kernel);
         let mut maps = vec![

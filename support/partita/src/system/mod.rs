@@ -21,7 +21,7 @@ const RESERVED: u64 = 128 << 20;
 /// The system does not fit into the board's memory or Microkit's limits.
 pub fn generate(config: &Config<'_>, board: &Board) -> Result<String> {
     let links: u64 = config.links.iter().map(|link| link.bytes()).sum();
-    let memory: u64 = links + config.cells.iter().map(|cell| cell.memory.0).sum::<u64>();
+    let memory: u64 = links + kernels_memory(config);
     let most = board.ram.saturating_sub(RESERVED);
     if memory > most {
         fail!(
@@ -33,9 +33,35 @@ pub fn generate(config: &Config<'_>, board: &Board) -> Result<String> {
         );
     }
     devices::check(config, board)?;
+    fixed_memory(config, board)?;
     let system = compose::compose(config, board);
     system.check_limits()?;
     Ok(xml::write(&system))
+}
+
+/// Bytes of guest RAM that come from the kernel's memory.
+fn kernels_memory(config: &Config<'_>) -> u64 {
+    config.cells.iter().filter(|cell| cell.memory_address.is_none()).map(|cell| cell.memory.0).sum()
+}
+
+/// Guest RAM at a fixed place is outside of the kernel's: inside, what the kernel and the packer put there would be in the
+/// way, at places that nobody knows beforehand.
+fn fixed_memory(config: &Config<'_>, board: &Board) -> Result {
+    let (first, behind) = board.spare;
+    for (n, cell) in config.cells.iter().enumerate() {
+        if let Some(range) = cell.fixed_memory()
+            && !(first <= range.start && range.end <= behind)
+        {
+            fail!(
+                "cells[{n}].memory_address: {} from {:#x} are not in the memory that {} keeps from the kernel, \
+                 {first:#x} to {behind:#x}; leave memory_address out, or choose an address there",
+                cell.memory,
+                range.start,
+                board.name
+            );
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -282,6 +282,30 @@ fn guests_larger_than_the_board_are_refused() {
 }
 
 #[test]
+fn memory_at_a_fixed_place_is_the_boards_and_counts_apart() {
+    let cell = |n: usize, memory: &str, at: &str| {
+        format!(r#"{{ "name": "g{n}", "memory": "{memory}", {at} "kernel": "k" }}"#)
+    };
+    let fixed = |address: &str| {
+        let cells = [cell(0, "1408M", ""), cell(1, "512M", &format!(r#""memory_address": "{address}","#))];
+        generate(&parsed(&format!(r#"{{ "cells": [{}] }}"#, cells.join(","))), board())
+    };
+    let xml = fixed("0x40000000").unwrap();
+    let region = xml.lines().find(|line| line.contains("name=\"guest_ram.g1\"")).unwrap();
+    assert!(
+        region.contains("phys_addr=\"0x40000000\"") && region.contains("size=\"0x20000000\""),
+        "{region}"
+    );
+    assert!(!xml.lines().any(|line| line.contains("guest_ram.g0") && line.contains("phys_addr")));
+    assert_eq!(
+        fixed("0x40200000").unwrap_err().to_string(),
+        "cells[1].memory_address: 512M from 0x40200000 are not in the memory that qemu_virt_aarch64 keeps from the \
+         kernel, 0x40000000 to 0x60000000; leave memory_address out, or choose an address there"
+    );
+    assert!(fixed("0x80000000").is_err() && fixed("0x3fe00000").is_err());
+}
+
+#[test]
 fn boards_have_a_sentence() {
     assert!(Board::named("rpi4b_4gb").unwrap_err().to_string().contains("not supported yet"));
     assert!(Board::named("qemu").unwrap_err().to_string().contains("unknown"));

@@ -12,6 +12,7 @@ pub mod device;
 pub mod fatal;
 pub mod gic;
 pub mod place;
+pub mod queues;
 pub mod registers;
 pub mod requests;
 pub mod rings;
@@ -77,6 +78,7 @@ pub static CATALOGUE: &[Subject] = &[
     sockets::PACKETS,
     sockets::CHAINS,
     sockets::FLOODS,
+    queues::SUBJECT,
     storms::SUBJECT,
     gic::DISTRIBUTOR,
     gic::TRICKS,

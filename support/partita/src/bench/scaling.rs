@@ -1,0 +1,242 @@
+//! How the cost of a request grows: with queue depth, request size and the part of the disk that is used, in one guest; with
+//! the queues of a guest of four vCPUs; and with the number of guests at one disk.
+//!
+//! One guest is measured as the jobs are, N requests against 2N. Several guests that read without end are measured in one
+//! window: the first of them, which may manage the system, asks how many requests of each were answered, and marks the time
+//! before and after each of the two answers. What ran between the middles of the two is divided by the requests between the
+//! answers. *Fairness* is the least guest's share of them against the greatest one's.
+
+mod crowd;
+
+use std::{fmt, fmt::Write as _, path::Path};
+
+use serde_json::{Value, json};
+
+use super::{
+    MEMORY, Scratch, guest,
+    job::{self, Choice, Job},
+    marks::{Cost, Marks},
+};
+use crate::{build, context::Context, failure::Result, qemu::Machine};
+pub use crowd::Crowd;
+
+/// A job without a floor.
+const fn point(name: &'static str, fio: &'static str, requests: u64) -> Job {
+    Job { name, fio, requests, floor_ratio: None, floor_instructions: None }
+}
+
+/// Requests in flight, 4 KiB each.
+const DEPTHS: &[Job] = &[
+    point("depth 1", "--rw=randread --bs=4k --iodepth=1", 800),
+    point("depth 2", "--rw=randread --bs=4k --iodepth=2", 800),
+    point("depth 4", "--rw=randread --bs=4k --iodepth=4", 1600),
+    point("depth 8", "--rw=randread --bs=4k --iodepth=8", 1600),
+    point("depth 16", "--rw=randread --bs=4k --iodepth=16", 1600),
+    point("depth 32", "--rw=randread --bs=4k --iodepth=32", 3200),
+    point("depth 64", "--rw=randread --bs=4k --iodepth=64", 3200),
+];
+/// Bytes a request, one at a time.
+const SIZES: &[Job] = &[
+    point("4 KiB", "--rw=randread --bs=4k --iodepth=1", 800),
+    point("16 KiB", "--rw=randread --bs=16k --iodepth=1", 800),
+    point("64 KiB", "--rw=randread --bs=64k --iodepth=1", 400),
+    point("256 KiB", "--rw=randread --bs=256k --iodepth=1", 200),
+    point("1 MiB", "--rw=randread --bs=1m --iodepth=1", 64),
+];
+/// Parts of the disk that the requests go to.
+const AREAS: &[Job] = &[
+    point("in 1 MiB", "--rw=randread --bs=4k --iodepth=1 --size=1m --io_size=64m", 800),
+    point("in 16 MiB", "--rw=randread --bs=4k --iodepth=1 --size=16m --io_size=64m", 800),
+    point("in 256 MiB", "--rw=randread --bs=4k --iodepth=1 --size=256m", 800),
+];
+/// One job on each of four vCPUs, so fio makes four times as many requests.
+const QUEUES: &[Job] = &[
+    point(
+        "depth 1",
+        "--rw=randread --bs=4k --iodepth=1 --numjobs=4 --cpus_allowed=0-3 --cpus_allowed_policy=split",
+        400,
+    ),
+    point(
+        "depth 8",
+        "--rw=randread --bs=4k --iodepth=8 --numjobs=4 --cpus_allowed=0-3 --cpus_allowed_policy=split",
+        800,
+    ),
+];
+/// vCPUs of the guest whose queues are varied.
+const VCPUS: u64 = 4;
+/// Numbers of guests.
+const GUESTS: &[usize] = &[1, 2, 4];
+/// What they do.
+const CROWD: &[(&str, &str)] = &[
+    ("depth 1", "--rw=randread --bs=4k --iodepth=1"),
+    (
+        "depth 32",
+        "--rw=randread --bs=4k --iodepth=32 --iodepth_batch_submit=16 --iodepth_batch_complete_min=16",
+    ),
+];
+
+/// A row: what was varied, and what a request costs.
+#[derive(Clone, Debug)]
+pub struct Point {
+    /// Which figure varies.
+    series: &'static str,
+    /// And what it is here.
+    name: String,
+    /// A request.
+    cost: Cost,
+}
+
+/// All figures.
+#[derive(Clone, Debug)]
+pub struct Scaling {
+    /// `sel4` or `embedded`.
+    pub kernel: &'static str,
+    points: Vec<Point>,
+    crowds: Vec<Crowd>,
+}
+
+impl Scaling {
+    /// Boots and measures one system after the other.
+    ///
+    /// # Errors
+    /// As [`super::run`].
+    pub fn measure(context: &Context, choice: &Choice, plugin: &Path) -> Result<Self> {
+        let (lab, rounds) = (Lab { context, choice, plugin }, choice.rounds);
+        let mut points = Vec::new();
+        if choice.scales("alone") {
+            let series = ["depth", "size", "area"].into_iter().zip([DEPTHS, SIZES, AREAS]);
+            let jobs: Vec<_> =
+                series.flat_map(|(series, jobs)| jobs.iter().map(move |job| (series, job))).collect();
+            let alone: Vec<&'static Job> = jobs.iter().map(|(_, job)| *job).collect();
+            let marks = lab.one_guest("scaling-alone", "", &alone, rounds)?;
+            for ((series, job), cost) in jobs.into_iter().zip(marks.costs) {
+                points.push(Point { series, name: job.name.into(), cost });
+            }
+        }
+        for count in [1, VCPUS].into_iter().filter(|_| choice.scales("queues")) {
+            let jobs: Vec<&'static Job> = QUEUES.iter().collect();
+            let keys = format!(r#", "queues": {count}"#);
+            let marks = lab.one_guest(&format!("scaling-queues-{count}"), &keys, &jobs, rounds)?;
+            for (job, cost) in jobs.iter().zip(marks.costs) {
+                let name = format!("{count} for {VCPUS} vCPUs, {} each", job.name);
+                points.push(Point { series: "queues", name, cost: cost.divided(VCPUS as f64) });
+            }
+        }
+        let mut crowds = Vec::new();
+        for guests in GUESTS.iter().filter(|_| choice.scales("guests")) {
+            for (name, fio) in CROWD {
+                crowds.push(lab.crowd(*guests, name, fio)?);
+            }
+        }
+        let kernel = if context.options.microkit_sdk.is_some() { "sel4" } else { "embedded" };
+        Ok(Self { kernel, points, crowds })
+    }
+
+    /// For `build/bench.json`.
+    pub fn json(&self) -> Value {
+        let points = self.points.iter().map(|point| {
+            json!({
+                "series": point.series,
+                "name": point.name,
+                "hypervisor_instructions": (point.cost.kernel + point.cost.pd).round(),
+                "pd_instructions": point.cost.pd.round(),
+                "instructions": point.cost.all.round(),
+                "exits": (point.cost.exits * 100.0).round() / 100.0,
+            })
+        });
+        json!({
+            "points": points.collect::<Vec<_>>(),
+            "guests": self.crowds.iter().map(Crowd::json).collect::<Vec<_>>(),
+        })
+    }
+}
+
+impl fmt::Display for Scaling {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "How it grows: instructions a request (4 KiB reads, where nothing else is said)")?;
+        writeln!(f, "{:<9}{:<32}{:>11}{:>9}{:>9}{:>7}", "", "", "hypervisor", "PDs", "all", "exits")?;
+        for Point { series, name, cost } in &self.points {
+            let hypervisor = cost.kernel + cost.pd;
+            write!(f, "{series:<9}{name:<32}{hypervisor:>11.0}{:>9.0}{:>9.0}", cost.pd, cost.all)?;
+            writeln!(f, "{:>7.2}", cost.exits)?;
+        }
+        writeln!(
+            f,
+            "{:<41}{:>11}{:>9}{:>9}{:>10}{:>10}",
+            "guests", "hypervisor", "PDs", "all", "requests", "fairness"
+        )?;
+        self.crowds.iter().try_for_each(|crowd| writeln!(f, "{crowd}"))
+    }
+}
+
+/// Where it is measured.
+struct Lab<'a> {
+    context: &'a Context,
+    choice: &'a Choice,
+    plugin: &'a Path,
+}
+
+impl Lab<'_> {
+    /// One guest that runs the jobs; with keys for its disk it has [`VCPUS`] vCPUs.
+    fn one_guest(&self, name: &str, disk_keys: &str, jobs: &[&'static Job], rounds: u32) -> Result<Marks> {
+        let out = self.context.out().join("bench");
+        let vcpus = if disk_keys.is_empty() { 1 } else { VCPUS };
+        let cell = cell(self.context, 1, "", vcpus, job::CMDLINE, disk_keys);
+        let (machine, counting, _disk) = self.machine(name, &[cell], &job::script_of(jobs, rounds))?;
+        let (text, times) = super::measure(name, &mut machine.command(), &counting, &out.join(name))?;
+        Marks::parse(&text, &times, jobs, rounds as usize)
+    }
+
+    /// Builds a system of these cells on a copy of the disk with this script.
+    fn machine(&self, name: &str, cells: &[String], script: &str) -> Result<(Machine, String, Scratch)> {
+        let out = self.context.out().join("bench");
+        let text = format!(
+            r#"{{ "controllers": [{{ "name": "disk0", "kind": "virtio-mmio", "slot": 0 }}], "cells": [{}] }}"#,
+            cells.join(",\n")
+        );
+        let description = super::described(self.context, &out, name, &text)?;
+        let built = build::build(&description)?;
+        let disk = Scratch::new(&out);
+        guest::prepare(&self.context.guest_dir().join("disk.img"), &disk.0, &out, [Some(script), None])?;
+        let mut machine = Machine::new(&description, &built, None)?;
+        machine.arguments.extend(super::drive(&disk.0, None, 0));
+        let counting = super::counting_pds(&built, self.choice, self.plugin, &out.join(name));
+        Ok((machine, counting, disk))
+    }
+}
+
+/// A cell, with more keys of its own and of its scratch disk.
+fn cell(context: &Context, n: usize, keys: &str, vcpus: u64, cmdline: &str, disk_keys: &str) -> String {
+    let file = |name: &str| context.guest_dir().join(name).display().to_string();
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = write!(
+        text,
+        r#"{{ "name": "debian{n}", "memory": "{}", "vcpus": {vcpus}, "kernel": "{}", "initrd": "{}", {keys}
+      "cmdline": "console=hvc0 {}",
+      "disks": [{{ "controller": "disk0", "partition": "debian1"{disk_keys} }},
+        {{ "controller": "disk0", "partition": "debian2"{disk_keys} }}] }}"#,
+        if keys.is_empty() { MEMORY } else { crowd::MEMORY },
+        file("Image"),
+        file("initrd.gz"),
+        cmdline,
+    );
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_figure_is_in_the_table_and_in_the_json() {
+        let cost = Cost { kernel: 1000.0, pd: 234.0, all: 5678.0, exits: 3.0, ..Cost::default() };
+        let point = Point { series: "depth", name: "depth 8".into(), cost };
+        let scaling = Scaling { kernel: "sel4", points: vec![point], crowds: vec![crowd::tests::example()] };
+        let text = scaling.to_string();
+        assert!(text.contains("depth 8") && text.contains("1234") && text.contains("5678"), "{text}");
+        let json = scaling.json();
+        assert_eq!(json["points"][0]["hypervisor_instructions"], json!(1234.0));
+        assert_eq!(json["guests"][0]["fairness"], json!(0.95));
+    }
+}
