@@ -235,12 +235,7 @@ impl Queue {
     /// Takes the next available chain.
     #[inline]
     pub fn pop(&mut self) -> Result<Option<Chain>, Fault> {
-        if self.seen_avail == self.next_avail && !self.refresh()? {
-            return Ok(None);
-        }
-        let head = self.read_head(self.next_avail)?;
-        self.next_avail = self.next_avail.wrapping_add(1);
-        Ok(Some(self.chain(head)))
+        Ok(self.pop_head()?.map(|head| self.chain(head)))
     }
 
     /// The next available chain if it is one indirect table of three descriptors, which are then read in one go and not
@@ -265,6 +260,18 @@ impl Queue {
     #[inline]
     pub fn skip(&mut self) {
         self.next_avail = self.next_avail.wrapping_add(1);
+    }
+
+    /// Takes the next available chain and returns its head. For those to whom moving a [`Chain`] in its two wrappers is too
+    /// much: [`Queue::chain_at`] makes it where it is used.
+    #[inline]
+    pub fn pop_head(&mut self) -> Result<Option<u16>, Fault> {
+        if self.seen_avail == self.next_avail && !self.refresh()? {
+            return Ok(None);
+        }
+        let head = self.read_head(self.next_avail)?;
+        self.next_avail = self.next_avail.wrapping_add(1);
+        Ok(Some(head))
     }
 
     /// The chain at `head`, for a request that had been taken before a restart.

@@ -201,22 +201,35 @@ pub struct RxBuffer {
     room: u32,
 }
 
+impl Default for RxBuffer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl RxBuffer {
-    /// Takes a chain of the receive queue. What lies outside RAM is found when it is written.
-    pub fn new(mut chain: Chain) -> Result<Self, Fault> {
-        let mut buffer = Self { head: chain.head(), segments: [(0, 0); RX_SEGMENTS], count: 0, room: 0 };
+    /// None.
+    pub const fn new() -> Self {
+        Self { head: 0, segments: [(0, 0); RX_SEGMENTS], count: 0, room: 0 }
+    }
+
+    /// Takes a chain of the receive queue. What lies outside RAM is found when it is written. In place, as this happens for
+    /// every buffer and the structures are large.
+    #[inline]
+    pub fn take(&mut self, chain: &mut Chain) -> Result<(), Fault> {
         let mut bytes = 0u32;
+        (self.head, self.count) = (chain.head(), 0);
         while let Some(descriptor) = chain.next_descriptor()? {
             if !descriptor.writable {
                 return Err(Fault::Framing);
             }
-            let Some(place) = buffer.segments.get_mut(buffer.count) else { break };
+            let Some(place) = self.segments.get_mut(self.count) else { break };
             *place = (descriptor.addr, descriptor.len);
-            buffer.count += 1;
+            self.count += 1;
             bytes = bytes.saturating_add(descriptor.len);
         }
-        buffer.room = bytes.checked_sub(HEADER as u32).ok_or(Fault::Framing)?;
-        Ok(buffer)
+        self.room = bytes.checked_sub(HEADER as u32).ok_or(Fault::Framing)?;
+        Ok(())
     }
 
     /// Index of its first descriptor.

@@ -88,7 +88,7 @@ fn each_has_a_queue(system: &mut System) -> Result {
     let counts = system.session.expect("\n", SOON)?;
     let in_flight = counts.rsplit_once("in_flight=").and_then(|(_, count)| count.trim().parse::<u32>().ok());
     println!("blk died under four queues: {}", counts.trim());
-    if !in_flight.is_some_and(|count| count > 0) {
+    if in_flight.is_none_or(|count| count == 0) {
         fail!("none of blk's deaths met a request in flight: {counts}");
     }
     system.front(1)?;

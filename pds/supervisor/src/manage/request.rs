@@ -168,7 +168,7 @@ impl<'de> Visitor<'de> for RequestSeed<'_> {
                     let name = text::<NAME, _>(self.0, key, NAME_EXPECTED, &mut map)?;
                     let found = TYPES.iter().find(|(known, _)| *known == name.as_str());
                     let Some((_, kind)) = found else {
-                        return Err(wrong(self.0, Wrong::UnknownType(name)));
+                        return Err(wrong(self.0, Wrong::UnknownType(printable(&name))));
                     };
                     request.kind = Some(*kind);
                 }
@@ -226,6 +226,17 @@ impl<const N: usize> Visitor<'_> for Text<N> {
     }
 }
 
+/// A guest's word for a sentence: as much as there is room for, nothing that a terminal would obey.
+fn printable(text: &str) -> String<NAME> {
+    let mut name = String::new();
+    for c in text.chars().filter(|c| !c.is_control()) {
+        if name.push(c).is_err() {
+            break;
+        }
+    }
+    name
+}
+
 struct KeySeed<'p>(&'p Place);
 
 impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
@@ -244,15 +255,10 @@ impl Visitor<'_> for KeySeed<'_> {
     }
 
     fn visit_str<E: de::Error>(self, text: &str) -> Result<Key, E> {
-        KEYS.iter().find(|(name, _)| *name == text).map(|(_, key)| *key).ok_or_else(|| {
-            let mut name = String::new();
-            for c in text.chars().filter(|c| !c.is_control()) {
-                if name.push(c).is_err() {
-                    break;
-                }
-            }
-            wrong(self.0, Wrong::UnknownKey(name))
-        })
+        KEYS.iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, key)| *key)
+            .ok_or_else(|| wrong(self.0, Wrong::UnknownKey(printable(text))))
     }
 }
 
@@ -313,6 +319,7 @@ mod tests {
                 r#"{"type":"ping"}"#,
                 "\"type\" cannot be \"ping\"; it is \"hello\", \"alive\", \"got\" or \"bye\"",
             ),
+            ("{\"type\":\"\u{1b}[2J\"}", "\"type\" cannot be \"[2J\"; it is \"hello\""),
             (r#"{"text":"\q"}"#, "\"text\" must be a string of at most 192 bytes"),
         ] {
             let said = sentence(text);

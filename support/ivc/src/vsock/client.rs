@@ -101,12 +101,12 @@ impl Client {
         self.counters().is_some_and(|counters| counters.reserved.load(Ordering::Acquire) != 0)
     }
 
-    /// Takes the next buffer of a queue. If there is none, the driver is asked to tell of the next.
-    fn buffer(&mut self, queue: usize) -> Result<Option<partita_virtio::queue::Chain>, Fault> {
-        let Some(Some(queue)) = self.queues.get_mut(queue) else { return Ok(None) };
-        match queue.pop()? {
-            None if queue.enable_kicks()? => queue.pop(),
-            chain => Ok(chain),
+    /// Takes the next buffer of a queue, by its head. If there is none, the driver is asked to tell of the next.
+    #[inline]
+    fn buffer(queue: &mut Queue) -> Result<Option<u16>, Fault> {
+        match queue.pop_head()? {
+            None if queue.enable_kicks()? => queue.pop_head(),
+            head => Ok(head),
         }
     }
 
@@ -118,8 +118,10 @@ impl Client {
         want: u32,
         fill: impl FnOnce(&RxBuffer, &GuestRam, u32) -> Result<(), Fault>,
     ) -> Result<Option<u32>, Fault> {
-        let Some(chain) = self.buffer(vsock::RX)? else { return Ok(None) };
-        let buffer = RxBuffer::new(chain)?;
+        let Some(Some(queue)) = self.queues.get_mut(vsock::RX) else { return Ok(None) };
+        let Some(head) = Self::buffer(queue)? else { return Ok(None) };
+        let mut buffer = RxBuffer::new();
+        buffer.take(&mut queue.chain_at(head)?)?;
         let bytes = want.min(buffer.room());
         if bytes == 0 && want > 0 {
             return Err(Fault::Framing);
@@ -142,7 +144,9 @@ impl Client {
 
     /// Tells the driver that all connections are gone. False: there is no buffer.
     pub fn send_event(&mut self) -> Result<bool, Fault> {
-        let Some(mut chain) = self.buffer(vsock::EVENT)? else { return Ok(false) };
+        let Some(Some(queue)) = self.queues.get_mut(vsock::EVENT) else { return Ok(false) };
+        let Some(head) = Self::buffer(queue)? else { return Ok(false) };
+        let mut chain = queue.chain_at(head)?;
         match chain.next_descriptor()? {
             Some(descriptor) if descriptor.writable && descriptor.len >= 4 => {
                 self.ram.write(descriptor.addr, &EVENT_TRANSPORT_RESET.to_le_bytes())?;

@@ -136,15 +136,18 @@ pub fn scripts(choice: &Choice) -> [String; 2] {
             // Writing to a string does not fail.
             let _ = writeln!(first, "echo \"@step round {round} of {}: {}\"", choice.rounds, flow.name);
             for amount in [flow.amount, 2 * flow.amount] {
+                // An end of a pipe that is opened again takes from the other what that has not read yet.
+                let pause = if flow.answers.is_some() { "sleep 2; " } else { "" };
+                let sends = flow.sends;
                 let _ =
-                    writeln!(first, "set -- {amount}; /root/mark; {} > /dev/null; /root/mark", flow.sends);
+                    writeln!(first, "{pause}set -- {amount}; /root/mark; {sends} > /dev/null; /root/mark");
                 if let Some(answers) = flow.answers {
-                    let _ = writeln!(second, "{answers} > /dev/null");
+                    let _ = writeln!(second, "{answers} > /dev/null; sleep 1");
                 }
             }
         }
     }
-    first += "socat -u OPEN:/dev/null VSOCK-CONNECT:4:5001\n";
+    first += "until socat -u OPEN:/dev/null VSOCK-CONNECT:4:5001 2> /dev/null; do sleep 1; done\n";
     second += "socat -u VSOCK-LISTEN:5001 OPEN:/dev/null\nkill $listener\n";
     [first, second]
 }
