@@ -1,6 +1,6 @@
 //! Services that spin: who is hung is found, started again, and nobody loses anything.
 
-use std::{fs, thread, time::Duration};
+use std::{fs, time::Duration};
 
 use partita::failure::Result;
 use partita_system_tests::{
@@ -10,9 +10,6 @@ use partita_system_tests::{
 
 /// Time enough for five unanswered pings and a restart.
 const NOTICED: Duration = Duration::from_secs(90);
-
-/// A timer that says nothing is started again after four seconds at most, five times in all.
-const LATE: Duration = Duration::from_secs(10);
 
 /// Runs a Debian guest whose memory can be written from outside.
 fn with_memory(name: &str, test: impl FnOnce(&mut System, &mut Memory, &str) -> Result) {
@@ -30,23 +27,6 @@ fn with_memory(name: &str, test: impl FnOnce(&mut System, &mut Memory, &str) -> 
         Ok(())
     };
     run().unwrap_or_else(|failure| panic!("{name}: {failure}"));
-}
-
-/// The timer spins above everybody but the supervisor: only `pulse` is left to say so.
-#[test]
-fn a_timer_that_spins_is_started_again() {
-    with_memory("spin-timer", |system, memory, report| {
-        system.session.shell_ok("sleep 0.2", SOON)?;
-        let spin = Spin::begin(memory, report, "timer")?;
-        // While it spins nobody prints what the supervisor says: see what it has said by then.
-        thread::sleep(LATE);
-        spin.end(memory)?;
-        system.session.expect("timer restarted: it hung", SOON)?;
-        system.session.shell_ok("sleep 0.5", SOON)?;
-        system.session.send("poweroff\n")?;
-        system.session.expect("[supervisor] power off: FAILED: 0 cells crashed, ", SOON)?;
-        system.session.wait(SOON)
-    });
 }
 
 /// The driver spins in the middle of the guest's I/O. It is started again, and once it works again all is done.
