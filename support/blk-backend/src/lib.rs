@@ -19,6 +19,7 @@ pub use control::REPLY_MRS;
 mod count;
 pub use count::Counting;
 mod fetch;
+mod finish;
 pub mod inflight;
 mod limit;
 pub use limit::Rate;
