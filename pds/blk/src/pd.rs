@@ -38,7 +38,7 @@ static BACKEND: Once<Option<BlkBackend>> = Once::new(None);
 struct Blk {
     /// `None` if there is nothing to serve.
     backend: Option<&'static mut BlkBackend>,
-    /// The kernel holds the interrupt back until it is acknowledged.
+    /// The kernel holds the interrupt back until it is acknowledged. An earlier life may have died and left it so.
     unacknowledged: bool,
     deferred: Option<DeferredAction>,
     ticks: Ticks,
@@ -106,7 +106,7 @@ fn init() -> impl Handler {
     });
     let (backend, timeout_ms) =
         started.map_or((None, 0), |(backend, timeout_ms)| (Some(backend), timeout_ms));
-    let mut blk = Blk { backend, unacknowledged: false, deferred: None, ticks: Ticks::new(timeout_ms) };
+    let mut blk = Blk { backend, unacknowledged: again, deferred: None, ticks: Ticks::new(timeout_ms) };
     // After a restart the clients' VMMs wait to hear of it.
     blk.work();
     // The loop asks for actions only after an event. Ours cannot fail: nothing is acknowledged yet.

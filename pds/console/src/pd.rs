@@ -121,6 +121,8 @@ fn init() -> Console {
     let Some(mux) = MUX.take() else { panic!("init runs once") };
     attach(mux);
     if again {
+        // An earlier life may have died with the interrupt unacknowledged; it is ours, so this cannot fail.
+        let _ = IRQ.irq_ack();
         mux.set_front(alive().kept() as usize);
     }
     if let Some(bytes) = AHEAD.take() {

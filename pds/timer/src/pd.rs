@@ -112,6 +112,9 @@ fn init() -> Timer {
     // The loop asks for actions only after an event. Notifications cannot fail.
     let _ = timer.deferred.take().map(DeferredAction::execute_now);
     if again {
+        // An earlier life may have died with the interrupt unacknowledged, and it would never come again. The interrupt is ours,
+        // so this cannot fail; one that is not held back is not changed by it.
+        let _ = IRQ.irq_ack();
         // An earlier life may have died between noting that a deadline has fired and telling its client.
         for client in (0..CLIENTS).filter(|n| timer.deadlines.has(*n)) {
             Channel::new(channel_of(client)).notify();

@@ -29,6 +29,29 @@ fn with_memory(name: &str, test: impl FnOnce(&mut System, &mut Memory, &str) -> 
     run().unwrap_or_else(|failure| panic!("{name}: {failure}"));
 }
 
+/// The timer spins above everybody but the supervisor: only `pulse` is left to say so.
+#[test]
+fn a_timer_that_spins_is_started_again() {
+    with_memory("spin-timer", |system, memory, report| {
+        system.session.shell_ok("dmesg -n 1; sleep 0.2", SOON)?;
+        let spin = Spin::begin(memory, report, "timer")?;
+        // While it spins nobody else runs, so what the supervisor says is printed when it has given up.
+        system.session.expect("timer restarted: it hung", NOTICED)?;
+        system.session.expect("timer is held: it hung", NOTICED)?;
+        spin.end(memory)?;
+        system.session.send("\x1d0")?;
+        system.session.expect("[console] management shell", SOON)?;
+        system.session.send("restart timer\r")?;
+        system.session.expect("timer restarted: as ordered", SOON)?;
+        system.session.send("\x1d1")?;
+        system.session.expect("[console] guest 1: debian1", SOON)?;
+        system.session.shell_ok("sleep 0.5", SOON)?;
+        system.session.send("poweroff\n")?;
+        system.session.expect("[supervisor] power off: FAILED: 0 cells crashed, ", SOON)?;
+        system.session.wait(SOON)
+    });
+}
+
 /// The driver spins in the middle of the guest's I/O. It is started again, and once it works again all is done.
 #[test]
 fn a_disk_driver_that_spins_is_started_again() {

@@ -59,7 +59,7 @@ pub const FLOWS: &[Flow] = &[
         (Unit::Kib, 16 << 10),
         "socat -u -b 65536 OPEN:/dev/zero,readbytes=$(($1 * 1024)) VSOCK-CONNECT:4:5000",
         None,
-        Some(1.25),
+        Some(1.5),
     ),
     flow(
         "vsock-discard",
