@@ -8,7 +8,7 @@
 
 mod crowd;
 
-use std::{fmt, fmt::Write as _, path::Path};
+use std::{cell::Cell, fmt, fmt::Write as _, path::Path};
 
 use serde_json::{Value, json};
 
@@ -101,7 +101,7 @@ impl Scaling {
     /// # Errors
     /// As [`super::run`].
     pub fn measure(context: &Context, choice: &Choice, plugin: &Path) -> Result<Self> {
-        let (lab, rounds) = (Lab { context, choice, plugin }, choice.rounds);
+        let (lab, rounds) = (Lab { context, choice, plugin, kernel: Cell::new("") }, choice.rounds);
         let mut points = Vec::new();
         if choice.scales("alone") {
             let series = ["depth", "size", "area"].into_iter().zip([DEPTHS, SIZES, AREAS]);
@@ -128,7 +128,7 @@ impl Scaling {
                 crowds.push(lab.crowd(*guests, name, fio)?);
             }
         }
-        let kernel = if context.options.microkit_sdk.is_some() { "sel4" } else { "embedded" };
+        let kernel = lab.kernel.get();
         Ok(Self { kernel, points, crowds })
     }
 
@@ -174,6 +174,8 @@ struct Lab<'a> {
     context: &'a Context,
     choice: &'a Choice,
     plugin: &'a Path,
+    /// Of the last system that was built.
+    kernel: Cell<&'static str>,
 }
 
 impl Lab<'_> {
@@ -196,6 +198,7 @@ impl Lab<'_> {
         );
         let description = super::described(self.context, &out, name, &text)?;
         let built = build::build(&description)?;
+        self.kernel.set(super::kernel(&built));
         let disk = Scratch::new(&out);
         guest::prepare(&self.context.guest_dir().join("disk.img"), &disk.0, &out, [Some(script), None])?;
         let mut machine = Machine::new(&description, &built, None)?;
