@@ -21,9 +21,6 @@ use crate::pages::{self, CellPages};
 
 /// Nobody maps it, and it says what happened.
 const NOWHERE: u64 = 0xdead_0000;
-/// Seconds that the timer may be late before it is taken for dead.
-const LATE: u64 = 3;
-
 /// Priority of a child: who can keep whom from running.
 fn rank(id: usize) -> u8 {
     match Pd::from_id(id) {
@@ -59,7 +56,7 @@ impl Machine {
             }
             Pd::Vmm(cell) => {
                 let cause = match why {
-                    Why::Fault | Why::Hang => Cause::Itself,
+                    Why::Fault | Why::Hang | Why::Late => Cause::Itself,
                     Why::Order => Cause::Order,
                     Why::Killed { .. } => Cause::Test,
                 };
@@ -169,17 +166,12 @@ impl Machine {
         }
     }
 
-    /// The timer has to answer for its own silence: any event will do to notice, and `pulse` sees to it that there is one.
-    pub fn check_timer(&mut self) {
-        let (now, id) = (cntpct(), Service::Timer.index());
-        let patience = LATE * cntfrq();
-        let late = self.deadline().saturating_add(patience) < now;
-        // One that was started again has as long to show what it can do.
-        let fresh = self.timer_blamed.is_some_and(|blamed| now.saturating_sub(blamed) < patience);
-        if late && !fresh && self.pds.is_alive(id) {
-            self.timer_blamed = Some(now);
+    /// From `pulse`: whether the timer still tells the time.
+    pub fn pulse(&mut self) {
+        let late = self.deadline() < cntpct() && self.pds.is_alive(Service::Timer.index());
+        if self.silence.pulse(late) {
             self.deaths = self.deaths.saturating_add(1);
-            self.died(Pd::Service(Service::Timer), Why::Hang);
+            self.died(Pd::Service(Service::Timer), Why::Late);
         }
     }
 

@@ -21,6 +21,7 @@ use partita_supervisor::manage::mail::Mail;
 use partita_supervisor::power::Power;
 use partita_supervisor::restarts::{Restarts, Why};
 use partita_supervisor::shell::view::{CellView, DiskView, LinkView, PdView, SocketsView, System};
+use partita_supervisor::silence::Silence;
 use partita_supervisor::watchdog::{Finding, Watchdog};
 use sel4_microkit::Channel;
 use sel4_vm::{cntfrq, cntpct};
@@ -50,8 +51,7 @@ pub struct Machine {
     /// Child id of a PD that was made to fault, and what to say of it.
     pub killed: Option<(usize, Why)>,
     next_ping: u64,
-    /// When the timer was last found to be late.
-    pub timer_blamed: Option<u64>,
+    pub silence: Silence,
     pub mail: &'static mut Mail,
     history: Reader<'static>,
     /// For what a guest can make us say.
@@ -79,7 +79,7 @@ impl Machine {
             pds: Restarts::new(|id| Pd::from_id(id).and_then(pages::health).is_some(), cntfrq()),
             injection: None,
             killed: None,
-            timer_blamed: None,
+            silence: Silence::default(),
             next_ping: cntpct().saturating_add(cntfrq()),
             mail,
             history: pages::history(),
@@ -177,6 +177,7 @@ impl Machine {
     /// The time has come for something.
     pub fn tick(&mut self) {
         let now = cntpct();
+        self.silence.heard();
         self.power.tick(now);
         if self.again <= now {
             self.again = NEVER;

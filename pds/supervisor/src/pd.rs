@@ -24,6 +24,7 @@ use crate::pages;
 const LINE: Channel = Channel::new(channel::CONSOLE);
 const BROKER: Channel = Channel::new(Service::Ivc.index());
 const TIMER: Channel = Channel::new(channel::TIMER);
+const PULSE: Channel = Channel::new(channel::PULSE);
 /// Calls of [`Shell::pump`] in one event. The ring's bytes are fewer than they can take.
 const PUMPS: usize = 64;
 
@@ -125,8 +126,9 @@ impl Handler for Supervisor {
         }
         if channels.contains(TIMER) {
             self.machine.tick();
-        } else {
-            self.machine.check_timer();
+        }
+        if channels.contains(PULSE) {
+            self.machine.pulse();
         }
         if channels.contains(LINE) {
             self.talk();

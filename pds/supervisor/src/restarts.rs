@@ -39,6 +39,8 @@ pub enum Why {
     Fault,
     /// It did not answer.
     Hang,
+    /// The timer let deadlines pass.
+    Late,
     /// Somebody at the shell wanted it.
     Order,
     /// Killed for a test, at this program counter and with so many requests in flight.
@@ -52,14 +54,14 @@ pub enum Why {
 
 impl Why {
     const fn is_its_own(self) -> bool {
-        matches!(self, Why::Fault | Why::Hang)
+        matches!(self, Why::Fault | Why::Hang | Why::Late)
     }
 
     /// One word.
     pub const fn word(self) -> &'static str {
         match self {
             Why::Fault => "fault",
-            Why::Hang => "hang",
+            Why::Hang | Why::Late => "hang",
             Why::Order => "order",
             Why::Killed { .. } => "killed",
         }
@@ -71,6 +73,7 @@ impl fmt::Display for Why {
         match self {
             Why::Fault => f.write_str("it faulted"),
             Why::Hang => write!(f, "it hung, {PATIENCE} pings unanswered"),
+            Why::Late => f.write_str("it hung, deadlines have passed"),
             Why::Order => f.write_str("as ordered"),
             Why::Killed { pc, in_flight: 0 } => write!(f, "killed at {pc:#x}"),
             Why::Killed { pc, in_flight } => {
