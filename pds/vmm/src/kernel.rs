@@ -17,33 +17,7 @@ const GROUP: u8 = 0;
 const MPIDR_RES1: u64 = 1 << 31;
 
 /// This PD's virtual machine and channels.
-///
-/// An injection is held until the VMM waits for the next event: if nothing else rides on that system call, it does, which
-/// saves the kernel's way in and out. The guest cannot run before.
-#[derive(Default)]
-pub struct Kernel {
-    held: Option<(usize, Injection)>,
-}
-
-impl Kernel {
-    /// Injects what is held.
-    fn inject_held(&mut self) {
-        if let Some((vcpu, injection)) = self.held.take() {
-            let Injection { index, intid, priority } = injection;
-            Vcpu::new(vcpu).inject_irq_by_send(intid, priority, GROUP, index);
-        }
-    }
-
-    /// Waits for an event.
-    fn receive(&mut self) -> Event {
-        match self.held.take() {
-            None => event::recv(),
-            Some((vcpu, Injection { index, intid, priority })) => {
-                Vcpu::new(vcpu).inject_irq_recv(intid, priority, GROUP, index)
-            }
-        }
-    }
-}
+pub struct Kernel;
 
 impl Machine for Kernel {
     fn registers(&mut self, vcpu: usize, into: &mut [u64]) {
@@ -63,12 +37,10 @@ impl Machine for Kernel {
     }
 
     fn suspend(&mut self, vcpu: usize) {
-        self.inject_held();
         Vm::new(vcpu).suspend_by_send();
     }
 
     fn reset(&mut self, vcpu: usize) {
-        self.inject_held();
         let _ = Vcpu::new(vcpu).reset();
         Vcpu::new(vcpu).write_reg_by_send(VcpuField::Vmpidr, MPIDR_RES1 | vcpu as u64);
     }
@@ -82,8 +54,7 @@ impl Machine for Kernel {
     }
 
     fn inject(&mut self, vcpu: usize, injection: Injection) {
-        self.inject_held();
-        self.held = Some((vcpu, injection));
+        Vcpu::new(vcpu).inject_irq_by_send(injection.intid, injection.priority, GROUP, injection.index);
     }
 
     fn ack_timer(&mut self, vcpu: usize) {
@@ -107,7 +78,6 @@ impl Machine for Kernel {
     }
 
     fn call(&mut self, channel: usize, label: u64, request: &[u64], reply: &mut [u64]) -> usize {
-        self.inject_held();
         for (i, word) in request.iter().enumerate() {
             set_mr(i, *word);
         }
@@ -200,11 +170,8 @@ impl Handler for Pd {
     fn run(&mut self) -> Result<Never, Infallible> {
         let mut next = self.0.begin();
         loop {
-            if next != Next::Receive {
-                self.0.machine.inject_held();
-            }
             let event = match next {
-                Next::Receive => self.0.machine.receive(),
+                Next::Receive => event::recv(),
                 Next::Reply => event::resume_recv(),
                 Next::Notify(channel) => event::notify_recv(channel),
                 Next::Wait => Event::Notified(event::wait()),

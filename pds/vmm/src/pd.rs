@@ -68,7 +68,7 @@ fn init() -> Pd {
     let cell_link =
         unsafe { CellLink { wanted: page(vaddr::CELL_WANTED), actual: page(vaddr::CELL_ACTUAL) } };
     Pd(Vmm::new(Parts {
-        machine: Kernel::default(),
+        machine: Kernel,
         logger,
         ram,
         stale: cell.memory_address.is_some(),
@@ -151,7 +151,7 @@ fn links(config: &Config<'_>, cell: &Cell<'_>) -> Option<Links<'static, Register
     let tables = (0..list.len()).map(|link| unsafe { Registers::link(link) });
     // SAFETY: the host tool maps both pages of doorbells in the VMM of a cell with links.
     let pages = unsafe { (page(vaddr::DOORBELL_TX), page(vaddr::DOORBELL_RX)) };
-    let mut kernel = Kernel::default();
+    let mut kernel = Kernel;
     let links = Links::new(list, tables, pages, kernel.frequency());
     // A guest that ran under an earlier life of this VMM does so no more: the peers are to hear of it.
     kernel.signal(channel::VMM_IVC);

@@ -1,9 +1,8 @@
 //! System registers, virtual interrupts and the virtual timer of a vCPU.
 
 use sel4::sys::invocation_label as label;
-use sel4::{MessageInfo, Result, Word, cap::VCpu, with_ipc_buffer_mut};
+use sel4::{MessageInfo, Result, Word, cap::VCpu};
 
-use crate::event::{self, Event};
 use crate::{MAX_ID, check, slot};
 
 /// A system register that the kernel keeps for a vCPU. Upstream's `VCpuReg` lacks `Par` and `Cntkctl`, and has `Vmpidr` only
@@ -132,16 +131,6 @@ impl Vcpu {
         self.cap.send_with_mrs(info(label::ARMVCPUInjectIRQ, 1), [inject_word(virq, priority, group, index)]);
     }
 
-    /// [`Vcpu::inject_irq_by_send`], then [`crate::event::recv`], in one system call.
-    pub fn inject_irq_recv(&self, virq: u16, priority: u8, group: u8, index: u8) -> Event {
-        with_ipc_buffer_mut(|buffer| {
-            if let Some(first) = buffer.msg_regs_mut().first_mut() {
-                *first = inject_word(virq, priority, group, index);
-            }
-        });
-        event::send_recv(self.cap.upcast(), info(label::ARMVCPUInjectIRQ, 1))
-    }
-
     /// Unmasks the virtual timer's interrupt (27) at the vCPU's next run. To be called when the guest has ended it: earlier,
     /// while the timer still asserts it, the same event comes back at once, for ever.
     pub fn ack_vppi(&self, irq: Word) -> Result<()> {
@@ -204,20 +193,6 @@ mod tests {
         let tag = info(label::ARMVCPUInjectIRQ, 1).bits();
         let word = 0x3_0114_001b;
         assert_eq!(*words.borrow(), [(syscall::CALL, 332, tag, word), (syscall::SEND, 332, tag, word)]);
-    }
-
-    #[test]
-    fn injection_can_ride_on_a_receive() {
-        let kernel = |call: &mut Syscall<'_>| {
-            assert_eq!((call.number, call.x[8], call.x[0], call.x[6]), (syscall::NB_SEND_RECV, 332, 1, 4));
-            assert_eq!((call.x[1], call.x[2]), (info(label::ARMVCPUInjectIRQ, 1).bits(), 0x3_0114_001b));
-            call.x[0] = 1 << 5;
-            call.x[1] = 0;
-        };
-        assert_eq!(
-            with_kernel(kernel, || Vcpu::new(2).inject_irq_recv(27, 20, 1, 3)),
-            Event::Notified(1 << 5)
-        );
     }
 
     #[test]
