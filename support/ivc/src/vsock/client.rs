@@ -8,6 +8,7 @@ use partita_virtio::memory::GuestRam;
 use partita_virtio::queue::{Fault, Queue, QueueLayout};
 use partita_virtio::vsock::{self, EVENT_TRANSPORT_RESET, HEADER, Header, RxBuffer, SEQ_FLAGS, op};
 
+use super::Presence;
 use super::inflight::Chains;
 
 /// Packets of a cell that may wait for their receivers' buffers.
@@ -32,6 +33,8 @@ pub struct Waiting {
 
 /// A cell with a virtio-vsock device.
 pub struct Client {
+    #[expect(dead_code, reason = "see there")]
+    presence: Presence,
     pub cid: u32,
     pub ram: GuestRam,
     pub status: &'static BackendStatus,
@@ -57,6 +60,7 @@ pub struct Client {
 impl Client {
     pub fn new(cid: u32, ram: GuestRam, status: &'static BackendStatus) -> Self {
         Self {
+            presence: Presence::Here,
             cid,
             ram,
             status,

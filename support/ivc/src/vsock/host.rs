@@ -13,7 +13,7 @@ use partita_virtio::vsock::{Header, kind, op, shutdown};
 
 use super::packets::{Step, room};
 use super::table::HOST;
-use super::{Broker, PACKET, Refusal, Report};
+use super::{Broker, PACKET, Presence, Refusal, Report};
 
 /// Streams at CID 2.
 pub const STREAMS: usize = 24;
@@ -66,6 +66,8 @@ impl Service {
 
 /// A stream.
 pub struct Stream {
+    #[expect(dead_code, reason = "see there")]
+    presence: Presence,
     pub cell: usize,
     pub service: Service,
     /// Its connection.
@@ -99,7 +101,7 @@ pub struct Streams {
     pub list: [Option<Stream>; STREAMS],
     /// Sessions so far.
     sessions: u32,
-    /// Streams that a cell may have.
+    /// Streams that a cell may have: see [`Streams::share`].
     per_cell: usize,
     /// Of these, sessions with the supervisor.
     lines_per_cell: usize,
@@ -107,7 +109,7 @@ pub struct Streams {
 
 impl Streams {
     pub const fn new() -> Self {
-        Self { list: [const { None }; STREAMS], sessions: 0, per_cell: PER_CELL, lines_per_cell: SESSIONS }
+        Self { list: [const { None }; STREAMS], sessions: 0, per_cell: 0, lines_per_cell: 0 }
     }
 
     /// Divides them among this many cells.
@@ -238,6 +240,7 @@ impl<R: Report> Broker<R> {
         let session = streams.sessions;
         if let Some(stream) = streams.list.get_mut(place) {
             *stream = Some(Stream {
+                presence: Presence::Here,
                 cell: from,
                 service,
                 index,

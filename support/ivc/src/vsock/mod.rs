@@ -99,6 +99,14 @@ pub trait Report {
     fn line(&mut self, cell: usize, line: &[u8]);
 }
 
+/// A field of this type makes the `None` of an `Option` around the whole zeroes: its values that are never used are the most
+/// of all fields', and zero is the next below the used one. A table of `None` then takes no room in the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u64)]
+enum Presence {
+    Here = 1,
+}
+
 /// What is too big for a small stack. Belongs into a static; another one than [`Connections`], which are zeroes at first.
 pub struct Tables {
     clients: [Option<Client>; MAX_CELLS],
