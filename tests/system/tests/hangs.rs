@@ -1,4 +1,6 @@
 //! Services that spin: who is hung is found, started again, and nobody loses anything.
+//!
+//! On the embedded SDK only: on the official one the pages of a program are not where the tool's report says.
 
 use std::{fs, time::Duration};
 
