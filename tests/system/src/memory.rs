@@ -24,8 +24,8 @@ pub const PAGE: u64 = 4096;
 const PACKET: usize = 1024;
 /// `svc #0`.
 const SVC: u32 = 0xd400_0001;
-/// `mov x7, #-7`: the number of `seL4_Recv`, a few instructions before it.
-const RECV: u32 = 0x9280_00c7;
+/// `mov x7, #-7`, `#-3` and `#-2`: the numbers of `seL4_Recv`, `NBSendRecv` and `ReplyRecv`, a few instructions before it.
+const RECV: [u32; 3] = [0x9280_00c7, 0x9280_0047, 0x9280_0027];
 const NEAR: usize = 8;
 /// `b .`
 const SPIN: u32 = 0x1400_0000;
@@ -224,11 +224,11 @@ impl Spin {
     }
 }
 
-/// Offsets of the instructions behind `seL4_Recv` in a page of a program.
+/// Offsets of the instructions behind the system calls that receive in a page of a program.
 fn receives(page: &[u8]) -> Vec<usize> {
     let words: Vec<u32> =
         page.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect();
-    let behind = |n: usize| words[n.saturating_sub(NEAR)..n].contains(&RECV);
+    let behind = |n: usize| words[n.saturating_sub(NEAR)..n].iter().any(|word| RECV.contains(word));
     (0..words.len().saturating_sub(1)).filter(|n| words[*n] == SVC && behind(*n)).map(|n| 4 * n + 4).collect()
 }
 
@@ -238,12 +238,13 @@ mod tests {
 
     #[test]
     fn receives_are_found_in_a_program() {
-        let program: Vec<u8> = [0x9280_0087, SVC, RECV, 0x5280_0086, SVC, 0xa900_8d02, SVC, 0xd65f_03c0]
-            .into_iter()
-            .flat_map(u32::to_le_bytes)
-            .collect();
+        let program: Vec<u8> =
+            [0x9280_0087, SVC, RECV[0], 0x5280_0086, SVC, 0xa900_8d02, SVC, RECV[1], SVC, 0xd65f_03c0]
+                .into_iter()
+                .flat_map(u32::to_le_bytes)
+                .collect();
         // The call after it is near as well, and does no harm: it is after a receive in any case.
-        assert_eq!(receives(&program), [20, 28]);
+        assert_eq!(receives(&program), [20, 28, 36]);
         assert!(receives(&program[..8]).is_empty());
     }
 
