@@ -8,4 +8,5 @@ pub mod memory;
 pub mod qmp;
 pub mod soak;
 pub mod specification;
+pub mod spin;
 pub mod terminal;
