@@ -326,15 +326,21 @@ impl Guest {
             shared.alive.clear();
             shared.actual.held.iter().flatten().for_each(|intid| intid.store(0, Ordering::Relaxed));
         });
-        Self::attach(autostart, vcpus)
+        Self::attach(autostart, vcpus, false)
+    }
+
+    /// A first life over memory that may hold something, which is started at once.
+    pub fn stale() -> Self {
+        drop(Self::new(true));
+        Self::attach(true, 1, true)
     }
 
     /// The VMM that this thread's last one is restarted as: the pages are as that one left them.
     pub fn again(vcpus: usize) -> Self {
-        Self::attach(true, vcpus)
+        Self::attach(true, vcpus, false)
     }
 
-    fn attach(autostart: bool, vcpus: usize) -> Self {
+    fn attach(autostart: bool, vcpus: usize, stale: bool) -> Self {
         let machine = FakeMachine::default();
         let Shared { ram, pages, log, console, backend, timer, request, stats, wanted, actual, alive, bells } =
             SHARED.with(|shared| *shared);
@@ -353,7 +359,7 @@ impl Guest {
             machine: machine.clone(),
             logger: Logger::new(log[0].0, log[0].1, || ()),
             ram: ram.ram(),
-            stale: false,
+            stale,
             images: Images { kernel: KERNEL, initrd: &[1; 100], dtb: &[2; 50], plain: true },
             vcpus,
             devices,
