@@ -4,6 +4,7 @@ pub mod check;
 pub mod coverage;
 pub mod disk;
 pub mod fixture;
+pub mod flips;
 pub mod memory;
 pub mod qmp;
 pub mod soak;

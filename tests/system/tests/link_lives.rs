@@ -23,8 +23,8 @@ const SECTION: u64 = 0x1000_0000 + (8 << 10) + (256 << 10);
 /// One byte comes, and then nothing: the reader waits. Connects as soon as the other listens.
 const LISTENER: &str =
     "((sh -c 'echo x; exec sleep 1000' | socat -u - VSOCK-LISTEN:5000) > /dev/null 2>&1 &)";
-const READER: &str = "rm -f /run/v.*; (until [ -s /run/v.out ]; do sleep 0.2; socat -u VSOCK-CONNECT:4:5000 - \
-    > /run/v.out 2> /run/v.err; done; touch /run/v.end) > /dev/null 2>&1 &";
+const READER: &str = "rm -f /run/v.*; ((until [ -s /run/v.out ]; do sleep 0.2; socat -u VSOCK-CONNECT:4:5000 - \
+    > /run/v.out 2> /run/v.err; done; touch /run/v.end) > /dev/null 2>&1 &)";
 
 /// Two Debian guests, a link and a way for sockets.
 fn description() -> Result<PathBuf> {
