@@ -325,20 +325,24 @@ impl Guest {
 
     /// The same with several vCPUs.
     pub fn with_vcpus(autostart: bool, vcpus: usize) -> Self {
-        SHARED.with(|shared| {
-            shared.wanted.valid.store(0, Ordering::Relaxed);
-            shared.alive.clear();
-            shared.actual.held.iter().flatten().for_each(|intid| intid.store(0, Ordering::Relaxed));
-        });
+        Self::forget();
         Self::attach(autostart, vcpus, IN_IMAGE, Files::in_image())
     }
 
     /// With boot files beside the image: `kernel` behind its header, which should be `expected`.
     pub fn with_boot_file(kernel: &'static [u8], expected: &[u8]) -> Self {
-        let guest = Self::new(true);
-        drop(guest);
+        Self::forget();
         let (files, [kernel, _]) = Files::open(0xc000_0000, kernel, None, expected);
         Self::attach(true, 1, Images { kernel, ..IN_IMAGE }, files)
+    }
+
+    /// What the last VMM of this thread left in its pages.
+    fn forget() {
+        SHARED.with(|shared| {
+            shared.wanted.valid.store(0, Ordering::Relaxed);
+            shared.alive.clear();
+            shared.actual.held.iter().flatten().for_each(|intid| intid.store(0, Ordering::Relaxed));
+        });
     }
 
     /// The VMM that this thread's last one is restarted as: the pages are as that one left them.

@@ -265,7 +265,8 @@ fn a_boot_file_is_checked_in_pieces_before_the_first_start_and_serves_restarts()
         assert!(matches!(world.guest.vmm.phase, Phase::Preparing(_)));
         world.fault(0, VCPU_FAULT, [SMC, 0, 0, 0]);
     }
-    assert_eq!(world.actual(), (0, CellState::Running));
+    let log = world.guest.log();
+    assert_eq!(world.actual(), (0, CellState::Running), "{:?} {log}", world.guest.vmm.phase);
     assert_eq!(world.guest.ram.bytes(guest::RAM, file.len()), file);
     world.guest.ram.ram().fill(guest::RAM, crate::fake::RAM, 0xa5).unwrap();
     world.want(1, CellState::Running);
