@@ -208,8 +208,9 @@ impl Lab<'_> {
     }
 }
 
-const fn kernel(built: &Built) -> &'static str {
-    if built.sdk.embedded { "embedded" } else { "sel4" }
+/// By the SDK's own mark: an embedded one may also be named as a directory.
+fn kernel(built: &Built) -> &'static str {
+    if built.sdk.embedded || built.sdk.dir.join("EMBEDDED").is_file() { "embedded" } else { "sel4" }
 }
 
 /// A disk image in memory if there is room, removed at the end.
@@ -361,7 +362,7 @@ fn run_script(command: &mut Command, log: &Path, progress: &Progress) -> Result<
         let (which, before) =
             session.expect_any(&["@step ", "partita.run: exit ", "@fio ", "Kernel panic"], LIMIT)?;
         match which {
-            0 => progress.detail(&session.expect("\n", LIMIT)?),
+            0 => progress.step(session.expect("\n", LIMIT)?.trim()),
             1 => break,
             2 => said.push(session.expect(" ms", LIMIT)?),
             _ => fail!("the guest's kernel panicked: {}", before.lines().last().unwrap_or_default()),

@@ -174,7 +174,7 @@ fn watch(command: &mut Command, log: &Path, rounds: u32, progress: &Progress) ->
     let mut session = Session::start(command, log)?;
     let mut windows = Vec::new();
     for round in 1..=rounds {
-        progress.detail(&format!("window {round} of {rounds}"));
+        progress.step(&format!("window {round} of {rounds}"));
         let (which, _) = session.expect_any(&["@window ", "partita.run: exit ", "Kernel panic"], LIMIT)?;
         if which != 0 {
             fail!("the first guest did not come to its window; its output is in {}", log.display());
