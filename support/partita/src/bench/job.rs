@@ -4,7 +4,10 @@ use std::{fmt::Write as _, path::PathBuf};
 
 use clap::{Args, builder::PossibleValuesParser};
 
-use super::ivc::{FLOWS, Flow};
+use super::{
+    ivc::{FLOWS, Flow},
+    scaling::SERIES,
+};
 
 /// Times that each pair of runs is measured; the median counts.
 pub const ROUNDS: u32 = 3;
@@ -65,7 +68,7 @@ pub struct Choice {
     pub rounds: u32,
     /// Only how the cost grows, in one guest with depth, size and area, with queues, with guests, or all of it
     #[arg(long, conflicts_with = "job", value_name = "SERIES", num_args = 0..=1, require_equals = true,
-        default_missing_value = "all", value_parser = PossibleValuesParser::new(["all", "alone", "queues", "guests"]))]
+        default_missing_value = "all", value_parser = PossibleValuesParser::new(["all"].iter().chain(SERIES)))]
     pub scaling: Option<String>,
     /// Write which code ran how often, from mark to mark, into this file
     #[arg(long, value_name = "FILE")]
