@@ -2,27 +2,30 @@
 //! the queues of a guest of four vCPUs; and with the number of guests at one disk.
 //!
 //! One guest is measured as the jobs are, N requests against 2N. Several guests that read without end are measured in one
-//! window: the first of them, which may manage the system, asks how many requests of each were answered, and marks the time
-//! before and after each of the two answers. What ran between the middles of the two is divided by the requests between the
-//! answers. *Fairness* is the least guest's share of them against the greatest one's.
+//! windows, one for each round: the first of them, which may manage the system, asks how many requests of each were answered,
+//! and marks the time before and after each of the two answers. What ran between the middles of the two is divided by the
+//! requests between the answers. *Fairness* is the least guest's share of them against the greatest one's.
 
 mod crowd;
 
-use std::{cell::Cell, fmt, fmt::Write as _, path::Path};
+use std::{fmt, fmt::Write as _};
 
 use serde_json::{Value, json};
 
 use super::{
-    MEMORY, Scratch, guest,
-    job::{self, Choice, Job},
+    Lab, MEMORY, Scratch, guest,
+    job::{self, Job},
     marks::{Cost, Marks},
 };
-use crate::{build, context::Context, failure::Result, qemu::Machine};
-pub use crowd::Crowd;
+use crate::{build, build::Built, context::Context, fail, failure::Result, qemu::Machine};
+use crowd::Crowd;
+
+/// What can be measured alone: depth, size and area in one guest; the queues; the number of guests.
+pub const SERIES: &[&str] = &["alone", "queues", "guests"];
 
 /// A job without a floor.
 const fn point(name: &'static str, fio: &'static str, requests: u64) -> Job {
-    Job { name, fio, requests, floor_ratio: None, floor_instructions: None }
+    Job { name, fio, requests, timed: 0, floor_ratio: None, floor_instructions: None }
 }
 
 /// Requests in flight, 4 KiB each.
@@ -86,7 +89,7 @@ pub struct Point {
     cost: Cost,
 }
 
-/// All figures.
+/// The figures of a series.
 #[derive(Clone, Debug)]
 pub struct Scaling {
     /// `sel4` or `embedded`.
@@ -100,36 +103,49 @@ impl Scaling {
     ///
     /// # Errors
     /// As [`super::run`].
-    pub fn measure(context: &Context, choice: &Choice, plugin: &Path) -> Result<Self> {
-        let (lab, rounds) = (Lab { context, choice, plugin, kernel: Cell::new("") }, choice.rounds);
-        let mut points = Vec::new();
-        if choice.scales("alone") {
-            let series = ["depth", "size", "area"].into_iter().zip([DEPTHS, SIZES, AREAS]);
-            let jobs: Vec<_> =
-                series.flat_map(|(series, jobs)| jobs.iter().map(move |job| (series, job))).collect();
-            let alone: Vec<&'static Job> = jobs.iter().map(|(_, job)| *job).collect();
-            let marks = lab.one_guest("scaling-alone", "", &alone, rounds)?;
-            for ((series, job), cost) in jobs.into_iter().zip(marks.costs) {
-                points.push(Point { series, name: job.name.into(), cost });
+    pub fn measure(lab: &Lab<'_>, series: &str) -> Result<Self> {
+        let mut scaling = Self { kernel: "", points: Vec::new(), crowds: Vec::new() };
+        match series {
+            "alone" => scaling.alone(lab)?,
+            "queues" => scaling.queues(lab)?,
+            "guests" => {
+                for (guests, (name, fio)) in GUESTS.iter().flat_map(|n| CROWD.iter().map(move |job| (n, job)))
+                {
+                    let (kernel, crowd) = lab.crowd(*guests, name, fio)?;
+                    scaling.kernel = kernel;
+                    scaling.crowds.push(crowd);
+                }
             }
+            _ => fail!("there is no series {series}"),
         }
-        for count in [1, VCPUS].into_iter().filter(|_| choice.scales("queues")) {
-            let jobs: Vec<&'static Job> = QUEUES.iter().collect();
+        Ok(scaling)
+    }
+
+    fn alone(&mut self, lab: &Lab<'_>) -> Result {
+        let series = ["depth", "size", "area"].into_iter().zip([DEPTHS, SIZES, AREAS]);
+        let jobs: Vec<_> =
+            series.flat_map(|(series, jobs)| jobs.iter().map(move |job| (series, job))).collect();
+        let alone: Vec<&'static Job> = jobs.iter().map(|(_, job)| *job).collect();
+        let (kernel, marks) = lab.one_guest("scaling-alone", "", &alone)?;
+        self.kernel = kernel;
+        for ((series, job), cost) in jobs.into_iter().zip(marks.costs) {
+            self.points.push(Point { series, name: job.name.into(), cost });
+        }
+        Ok(())
+    }
+
+    fn queues(&mut self, lab: &Lab<'_>) -> Result {
+        let jobs: Vec<&'static Job> = QUEUES.iter().collect();
+        for count in [1, VCPUS] {
             let keys = format!(r#", "queues": {count}"#);
-            let marks = lab.one_guest(&format!("scaling-queues-{count}"), &keys, &jobs, rounds)?;
+            let (kernel, marks) = lab.one_guest(&format!("scaling-queues-{count}"), &keys, &jobs)?;
+            self.kernel = kernel;
             for (job, cost) in jobs.iter().zip(marks.costs) {
                 let name = format!("{count} for {VCPUS} vCPUs, {} each", job.name);
-                points.push(Point { series: "queues", name, cost: cost.divided(VCPUS as f64) });
+                self.points.push(Point { series: "queues", name, cost: cost.divided(VCPUS as f64) });
             }
         }
-        let mut crowds = Vec::new();
-        for guests in GUESTS.iter().filter(|_| choice.scales("guests")) {
-            for (name, fio) in CROWD {
-                crowds.push(lab.crowd(*guests, name, fio)?);
-            }
-        }
-        let kernel = lab.kernel.get();
-        Ok(Self { kernel, points, crowds })
+        Ok(())
     }
 
     /// For `build/bench.json`.
@@ -144,67 +160,59 @@ impl Scaling {
                 "exits": (point.cost.exits * 100.0).round() / 100.0,
             })
         });
-        json!({
-            "points": points.collect::<Vec<_>>(),
-            "guests": self.crowds.iter().map(Crowd::json).collect::<Vec<_>>(),
-        })
+        points.chain(self.crowds.iter().map(Crowd::json)).collect()
     }
 }
 
 impl fmt::Display for Scaling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "How it grows: instructions a request (4 KiB reads, where nothing else is said)")?;
-        writeln!(f, "{:<9}{:<32}{:>11}{:>9}{:>9}{:>7}", "", "", "hypervisor", "PDs", "all", "exits")?;
+        if !self.points.is_empty() {
+            writeln!(f, "{:<41}{:>11}{:>9}{:>9}{:>7}", "", "hypervisor", "PDs", "all", "exits")?;
+        }
         for Point { series, name, cost } in &self.points {
             let hypervisor = cost.kernel + cost.pd;
             write!(f, "{series:<9}{name:<32}{hypervisor:>11.0}{:>9.0}{:>9.0}", cost.pd, cost.all)?;
             writeln!(f, "{:>7.2}", cost.exits)?;
         }
-        writeln!(
-            f,
-            "{:<41}{:>11}{:>9}{:>9}{:>10}{:>10}",
-            "guests", "hypervisor", "PDs", "all", "requests", "fairness"
-        )?;
+        if !self.crowds.is_empty() {
+            writeln!(
+                f,
+                "{:<41}{:>11}{:>9}{:>9}{:>10}  fairness by window; requests by guest",
+                "guests", "hypervisor", "PDs", "all", "requests"
+            )?;
+        }
         self.crowds.iter().try_for_each(|crowd| writeln!(f, "{crowd}"))
     }
 }
 
-/// Where it is measured.
-struct Lab<'a> {
-    context: &'a Context,
-    choice: &'a Choice,
-    plugin: &'a Path,
-    /// Of the last system that was built.
-    kernel: Cell<&'static str>,
-}
-
 impl Lab<'_> {
     /// One guest that runs the jobs; with keys for its disk it has [`VCPUS`] vCPUs.
-    fn one_guest(&self, name: &str, disk_keys: &str, jobs: &[&'static Job], rounds: u32) -> Result<Marks> {
-        let out = self.context.out().join("bench");
+    fn one_guest(&self, name: &str, disk_keys: &str, jobs: &[&'static Job]) -> Result<(&'static str, Marks)> {
+        let rounds = self.choice.rounds;
         let vcpus = if disk_keys.is_empty() { 1 } else { VCPUS };
         let cell = cell(self.context, 1, "", vcpus, job::CMDLINE, disk_keys);
-        let (machine, counting, _disk) = self.machine(name, &[cell], &job::script_of(jobs, rounds))?;
-        let (text, times) = super::measure(name, &mut machine.command(), &counting, &out.join(name))?;
-        Marks::parse(&text, &times, jobs, rounds as usize)
+        let (machine, built, _disk) = self.machine(name, &[cell], &job::script_of(jobs, rounds))?;
+        let to = self.out.join(name);
+        let counting = super::counting_pds(&built, self.choice, self.plugin, &to);
+        let text = super::measure(name, &mut machine.command(), &counting, &to)?;
+        Ok((super::kernel(&built), Marks::parse(&text, jobs, rounds as usize)?))
     }
 
     /// Builds a system of these cells on a copy of the disk with this script.
-    fn machine(&self, name: &str, cells: &[String], script: &str) -> Result<(Machine, String, Scratch)> {
-        let out = self.context.out().join("bench");
+    fn machine(&self, name: &str, cells: &[String], script: &str) -> Result<(Machine, Built, Scratch)> {
         let text = format!(
             r#"{{ "controllers": [{{ "name": "disk0", "kind": "virtio-mmio", "slot": 0 }}], "cells": [{}] }}"#,
             cells.join(",\n")
         );
-        let description = super::described(self.context, &out, name, &text)?;
+        let description = super::described(self.context, self.out, name, &text)?;
         let built = build::build(&description)?;
-        self.kernel.set(super::kernel(&built));
-        let disk = Scratch::new(&out);
-        guest::prepare(&self.context.guest_dir().join("disk.img"), &disk.0, &out, [Some(script), None])?;
+        let disk = Scratch::new(self.out);
+        let original = self.context.guest_dir().join("disk.img");
+        guest::prepare(&original, &disk.0, self.out, [Some(script), None])?;
         let mut machine = Machine::new(&description, &built, None)?;
         machine.arguments.extend(super::drive(&disk.0, None, 0));
-        let counting = super::counting_pds(&built, self.choice, self.plugin, &out.join(name));
-        Ok((machine, counting, disk))
+        Ok((machine, built, disk))
     }
 }
 
@@ -239,7 +247,7 @@ mod tests {
         let text = scaling.to_string();
         assert!(text.contains("depth 8") && text.contains("1234") && text.contains("5678"), "{text}");
         let json = scaling.json();
-        assert_eq!(json["points"][0]["hypervisor_instructions"], json!(1234.0));
-        assert_eq!(json["guests"][0]["fairness"], json!(0.95));
+        assert_eq!(json[0]["hypervisor_instructions"], json!(1234.0));
+        assert_eq!(json[1]["fairness"], json!(0.95));
     }
 }
