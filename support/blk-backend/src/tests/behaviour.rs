@@ -84,7 +84,11 @@ fn a_write_that_is_done_at_once_is_flushed_without_another_event() {
     assert!(s.guests[0].send(kind::OUT, 1, &[7; 512], 4096));
     s.step(&mut done);
     let device = s.backend.device();
-    assert_eq!((device.queued.len(), device.running.len(), done.len()), (0, 1, 0), "the flush is with the device");
+    assert_eq!(
+        (device.queued.len(), device.running.len(), done.len()),
+        (0, 1, 0),
+        "the flush is with the device"
+    );
     s.finish(&mut done);
     assert_eq!((done.len(), done[0].status), (1, OK));
     assert_eq!(s.backend.device().durable[SECTORS as usize * 512 + 512], 7);
