@@ -314,8 +314,7 @@ pub struct Guest {
 /// The guest's kernel: any bytes that are no known file format.
 pub const KERNEL: &[u8] = &[0x5f; 16];
 
-const IN_IMAGE: Images<'static> =
-    Images { kernel: KERNEL, initrd: &[1; 100], dtb: &[2; 50], plain: true };
+const IN_IMAGE: Images<'static> = Images { kernel: KERNEL, initrd: &[1; 100], dtb: &[2; 50], plain: true };
 
 impl Guest {
     /// Before [`Vmm::begin`].

@@ -31,7 +31,12 @@ pub struct Files<'a> {
 #[derive(Clone, Copy, Debug)]
 enum State<'a> {
     /// Files of which the current one is checked up to `done`.
-    Checking { current: File<'a>, next: Option<File<'a>>, done: usize, crc: Crc32c },
+    Checking {
+        current: File<'a>,
+        next: Option<File<'a>>,
+        done: usize,
+        crc: Crc32c,
+    },
     Good,
     Wrong(Wrong),
 }

@@ -88,7 +88,8 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
         self.machine.publish(0, bytes.len() as u64);
         let used = (0..MAX_VCPUS).filter(|vcpu| self.used.get(*vcpu) == Some(&true));
         let dirty = used.fold(1, |set, vcpu| set | 1 << vcpu);
-        self.phase = Phase::Preparing(Preparation { cleared: if fresh { self.ram.size() } else { PAGE }, dirty });
+        self.phase =
+            Phase::Preparing(Preparation { cleared: if fresh { self.ram.size() } else { PAGE }, dirty });
         for vcpu in (0..self.vcpus.len()).filter(|vcpu| dirty & (1 << vcpu) != 0) {
             self.new_vcpu(vcpu);
             let mut words = [0; registers::X0 + 5];

@@ -166,7 +166,10 @@ mod tests {
         let (good, header) = region(b"kernel");
         let said = |region: &[u8]| std::format!("{}", open(region, &header.to_bytes()).unwrap_err());
         assert_eq!(said(&[0; 100]), "no header (the first bytes are 0000000000000000)");
-        assert_eq!(said(b"\xd0\x0d\xfe\xed...................................."), "no header (the first bytes are d00dfeed2e2e2e2e)");
+        assert_eq!(
+            said(b"\xd0\x0d\xfe\xed...................................."),
+            "no header (the first bytes are d00dfeed2e2e2e2e)"
+        );
         assert_eq!(said(&[]), "no header (the first bytes are 0000000000000000)");
         let changed = |at: usize| {
             let mut bytes = good.clone();
@@ -178,12 +181,19 @@ mod tests {
         assert_eq!(said(&changed(28)), "a damaged header");
         assert_eq!(
             said(&region(b"other").0),
-            std::format!("that of another build (5 bytes with CRC {:08x} instead of 6 with {:08x})", crc32c(b"other"), header.crc)
+            std::format!(
+                "that of another build (5 bytes with CRC {:08x} instead of 6 with {:08x})",
+                crc32c(b"other"),
+                header.crc
+            )
         );
         assert_eq!(said(&good[..LEAD + 3]), "no room for the expected file");
         assert_eq!(open(&good, &[]), Err(Wrong::Unknown));
         let damaged = Wrong::Damaged { found: 1, expected: 0xabc };
-        assert_eq!(std::format!("{damaged}"), "a damaged file or a part of it (CRC 00000001 instead of 00000abc)");
+        assert_eq!(
+            std::format!("{damaged}"),
+            "a damaged file or a part of it (CRC 00000001 instead of 00000abc)"
+        );
     }
 
     proptest! {

@@ -101,7 +101,8 @@ impl Board {
 
     /// That memory in words.
     pub fn spare_words(&self) -> String {
-        let ranges: Vec<_> = self.spare.iter().map(|(first, behind)| format!("{first:#x} to {behind:#x}")).collect();
+        let ranges: Vec<_> =
+            self.spare.iter().map(|(first, behind)| format!("{first:#x} to {behind:#x}")).collect();
         ranges.join(" and ")
     }
 

@@ -76,7 +76,8 @@ impl BootFiles {
                 known.names.insert(name.to_owned());
                 continue;
             }
-            let Some((room, end)) = room(length).and_then(|room| Some((room, address.checked_add(room)?))) else {
+            let Some((room, end)) = room(length).and_then(|room| Some((room, address.checked_add(room)?)))
+            else {
                 fail!("boot_files: {} does not fit into any memory from {address:#x}", place.display());
             };
             files.push(BootFile { names: BTreeSet::from([name.to_owned()]), place, length, address, room });
@@ -238,7 +239,8 @@ mod tests {
     #[test]
     fn a_place_that_is_not_free_is_refused() {
         let refused = |address: &str, cell: &str| {
-            let text = TEXT.replace("0xc0000000", address).replacen(r#""memory""#, &format!("{cell}\"memory\""), 1);
+            let text =
+                TEXT.replace("0xc0000000", address).replacen(r#""memory""#, &format!("{cell}\"memory\""), 1);
             let config = parsed(&text);
             lay_out(&config, |_| 1000).check(&config, board()).unwrap_err().to_string()
         };

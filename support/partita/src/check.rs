@@ -24,7 +24,11 @@ pub fn run(context: &Context) -> Result {
         return Err(crate::failure::Failure::new(lines.join("\n")));
     }
     // Without all of them, where they would be is not known yet.
-    let files = if is_complete(context, &config) { BootFiles::lay_out(context, &config)? } else { BootFiles::default() };
+    let files = if is_complete(context, &config) {
+        BootFiles::lay_out(context, &config)?
+    } else {
+        BootFiles::default()
+    };
     system::generate(&config, context.board, &files)?;
     let memory = config.cells.iter().map(|cell| cell.memory.0).sum();
     println!(
@@ -133,19 +137,24 @@ mod tests {
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join("big"), vec![0; 17 << 20]).unwrap();
         let check = |address: &str, cell: &str| {
-            let cells = format!(r#"{{ "name": "a", "memory": "32M", {cell} "boot": "binary", "kernel": "big" }}"#);
+            let cells =
+                format!(r#"{{ "name": "a", "memory": "32M", {cell} "boot": "binary", "kernel": "big" }}"#);
             check_text(&dir, &format!(r#"{{ "boot_files": "{address}", "cells": [{cells}] }}"#))
         };
         assert_eq!(check("0xc0000000", ""), "ok");
         assert_eq!(check("0x50000000", r#""memory_address": "0x40000000","#), "ok");
         assert_eq!(check("0xc0001000", ""), "x.json: boot_files: is 0xc0001000; it must be a multiple of 2M");
-        assert!(check("0x60000000", "").starts_with("boot_files: guests.img has 18M from 0x60000000, which is not in"));
-        assert!(check("0x5f000000", "").contains("which is not in the memory"));
-        assert!(check("0x40000000", "").contains("where the firmware leaves its device tree; choose 0x40200000"));
         assert!(
-            check("0xc0000000", r#""memory_address": "0xc1000000","#)
-                .ends_with("overlaps the memory of cells[0], 32M from 0xc1000000; choose another address for either")
+            check("0x60000000", "")
+                .starts_with("boot_files: guests.img has 18M from 0x60000000, which is not in")
         );
+        assert!(check("0x5f000000", "").contains("which is not in the memory"));
+        assert!(
+            check("0x40000000", "").contains("where the firmware leaves its device tree; choose 0x40200000")
+        );
+        assert!(check("0xc0000000", r#""memory_address": "0xc1000000","#).ends_with(
+            "overlaps the memory of cells[0], 32M from 0xc1000000; choose another address for either"
+        ));
         fs::remove_dir_all(dir).unwrap();
     }
 

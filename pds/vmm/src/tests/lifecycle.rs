@@ -304,7 +304,9 @@ fn a_boot_file_that_is_missing_another_or_damaged_stops_its_guest_with_a_line() 
     let mut other = good.clone();
     let header_of_other = Header { length: 7, crc: 8 }.to_bytes();
     other[..HEADER].copy_from_slice(&header_of_other);
-    assert!(refused(other).contains("found that of another build (7 bytes with CRC 00000008 instead of 1500000"));
+    assert!(
+        refused(other).contains("found that of another build (7 bytes with CRC 00000008 instead of 1500000")
+    );
     let mut short = good.clone();
     short[LEAD + 1_400_000..].fill(0);
     assert!(refused(short).contains("found a damaged file or a part of it (CRC "));

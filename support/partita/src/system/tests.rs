@@ -256,8 +256,10 @@ fn boot_files_are_mapped_into_the_vmms_that_boot_them_and_written_by_nobody() {
         let files = pd.maps.iter().filter(|map| map.region.starts_with("guest_file"));
         files.map(|map| (map.region.clone(), map.vaddr, map.perms, map.setvar_size.clone())).collect()
     };
-    let kernel = ("guest_file.0".to_owned(), vaddr::GUEST_KERNEL as u64, "r", Some("guest_kernel_room".to_owned()));
-    let initrd = ("guest_file.1".to_owned(), vaddr::GUEST_INITRD as u64, "r", Some("guest_initrd_room".to_owned()));
+    let kernel =
+        ("guest_file.0".to_owned(), vaddr::GUEST_KERNEL as u64, "r", Some("guest_kernel_room".to_owned()));
+    let initrd =
+        ("guest_file.1".to_owned(), vaddr::GUEST_INITRD as u64, "r", Some("guest_initrd_room".to_owned()));
     assert_eq!(maps("vmm_a"), [kernel.clone(), initrd]);
     assert_eq!(maps("vmm_b"), [kernel]);
     // What is packed: descriptions and the headers to expect, no kernel.
