@@ -1,7 +1,6 @@
 //! Where bits may flip in a guest: its RAM and its register pages, found by what they hold.
 //!
-//! Tools' reports say where guest RAM lies (a disk's DMA depends on it), and a guest's kernel at its beginning proves it.
-//! Where seL4 puts other memory they need not know. A register page begins as virtio-mmio says (4.2.2), the socket device's
+//! Tools' reports say where guest RAM lies (a disk's DMA depends on it). Where seL4 puts other memory they need not know. A register page begins as virtio-mmio says (4.2.2), the socket device's
 //! has its guest's CID, and the pages of a cell are one region, in the order of its devices.
 
 use partita::{fail, failure::Result};
@@ -20,9 +19,8 @@ const VSOCK: usize = 2;
 /// It is not there.
 pub fn places(report: &str, guest: &str, cid: u32, machine: &mut Still<'_>) -> Result<Vec<(u64, u64)>> {
     let ram = memory::frames(report, &format!("mr_guest_ram.{guest}"));
-    let Some(first) = ram.first() else { fail!("report.txt does not say where {guest}'s memory is") };
-    if machine.read(first + 56, 4)? != b"ARM\x64" {
-        fail!("{guest}'s kernel is not at {first:#x}, where its memory should begin");
+    if ram.is_empty() {
+        fail!("report.txt does not say where {guest}'s memory is");
     }
     let mut pages = Vec::new();
     machine.pages(|paddr, page| {
