@@ -94,9 +94,8 @@ impl Machine for Kernel {
     }
 
     fn publish(&mut self, offset: u64, bytes: u64) {
-        let start = vaddr::GUEST_RAM + offset as usize;
-        sel4_vm::clean_to_memory(start, bytes as usize);
-        sel4_vm::make_executable(start, bytes as usize);
+        // Cleans, too.
+        sel4_vm::make_executable(vaddr::GUEST_RAM + offset as usize, bytes as usize);
     }
 }
 

@@ -77,11 +77,12 @@ pub struct Choice {
 
 /// Of jobs and flows.
 fn names() -> impl Iterator<Item = &'static str> {
-    JOBS.iter().map(|job| job.name).chain(FLOWS.iter().map(|flow| flow.name))
+    JOBS.iter().map(|job| job.name).chain(FLOWS.iter().map(|flow| flow.name)).chain([super::boot::NAME])
 }
 
 impl Choice {
-    fn has(&self, name: &str) -> bool {
+    /// Whether this job, flow or part is to be measured.
+    pub fn has(&self, name: &str) -> bool {
         self.scaling.is_none() && (self.job.is_empty() || self.job.iter().any(|chosen| chosen == name))
     }
 
