@@ -48,15 +48,14 @@ pub fn clean_to_memory(start: usize, bytes: usize) {
             core::arch::asm!("dc cvac, {0}", in(reg) at, options(nostack, preserves_flags));
         };
         // All of a guest's RAM goes this way, so that what is beside the instruction itself counts.
-        let whole = bytes / (BATCH * line) * (BATCH * line);
-        let (mut at, end) = (start, start.saturating_add(whole));
-        while at < end {
+        let (mut at, end) = (start & !(line - 1), start.saturating_add(bytes));
+        while end - at >= BATCH * line {
             for n in 0..BATCH {
-                clean(at.wrapping_add(n * line));
+                clean(at + n * line);
             }
-            at = at.wrapping_add(BATCH * line);
+            at += BATCH * line;
         }
-        each_line(end, bytes - whole, line, clean);
+        each_line(at, end - at, line, clean);
         barrier();
     }
     #[cfg(not(target_arch = "aarch64"))]

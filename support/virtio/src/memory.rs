@@ -605,6 +605,22 @@ mod tests {
     }
 
     #[test]
+    fn clears_whole_lines_exactly() {
+        let fake = FakeRam::new(BASE, 0x1000, 0);
+        let ram = fake.ram();
+        for (at, len) in [(0, 0), (64, 64), (128, 320), (0, 0x1000), (1, 63), (64, 100)] {
+            ram.fill(BASE, 0x1000, 0xee).unwrap();
+            ram.fill(BASE + at, len, 0).unwrap();
+            let bytes = fake.bytes(BASE, 0x1000);
+            let cleared = (at as usize)..(at + len) as usize;
+            for (n, byte) in bytes.iter().enumerate() {
+                assert_eq!(*byte, if cleared.contains(&n) { 0 } else { 0xee }, "{n} of {at}+{len}");
+            }
+        }
+        assert_eq!(ram.fill(BASE + 64, 0x1000, 0), Err(MemoryError::OutOfRam));
+    }
+
+    #[test]
     fn fills_exactly() {
         let ram = FakeRam::new(BASE, 0x100, 0).ram();
         for at in 0..10 {
