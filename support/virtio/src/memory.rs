@@ -376,7 +376,9 @@ unsafe fn zero(into: *mut u8, lines: usize) {
     const ALLOWED_64: u64 = 4;
     let kind: u64;
     // SAFETY: EL0 may always read it.
-    unsafe { core::arch::asm!("mrs {0}, dczid_el0", out(reg) kind, options(nomem, nostack, preserves_flags)) };
+    unsafe {
+        core::arch::asm!("mrs {0}, dczid_el0", out(reg) kind, options(nomem, nostack, preserves_flags))
+    };
     let (fours, rest) = (lines / 4, lines % 4);
     // SAFETY: the loops clear `4 * fours + rest` lines from `into` on, which the caller promised.
     unsafe {

@@ -23,9 +23,11 @@ const ADDRESS: u64 = 0xc000_0000;
 fn debian_boots_from_files_beside_the_image_and_boots_again() {
     let mut context = fixture::one_guest().unwrap();
     let text = context.read_description().unwrap();
-    let text = text
-        .replacen('{', &format!("{{ \"boot_files\": \"{ADDRESS:#x}\", "), 1)
-        .replacen(r#""memory""#, r#""memory_address": "0x40000000", "memory""#, 1);
+    let text = text.replacen('{', &format!("{{ \"boot_files\": \"{ADDRESS:#x}\", "), 1).replacen(
+        r#""memory""#,
+        r#""memory_address": "0x40000000", "memory""#,
+        1,
+    );
     context.options.description = context.build_dir().join("test/boot-files.json");
     build::write(&context.options.description, text.as_bytes()).unwrap();
     with_system("boot-files", Some(&context.options.description), |system| {

@@ -88,7 +88,10 @@ impl Lab<'_> {
             };
             first(&text)
         };
-        let boot = Boot { ours: count("the boot with boot files", true)?, bare: count("the boot of bare QEMU", false)? };
+        let boot = Boot {
+            ours: count("the boot with boot files", true)?,
+            bare: count("the boot of bare QEMU", false)?,
+        };
         print!("{boot}");
         Ok(keyed([("kernel", kernel(&built).into()), ("boot_beside", boot.json())]))
     }
