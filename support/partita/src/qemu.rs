@@ -24,6 +24,9 @@ pub struct Machine {
     pub load: u64,
     /// Raw disk behind virtio-mmio transport 0.
     pub disk: Option<PathBuf>,
+    /// Nobody wants the disk when the host has crashed: a test's copy. A flush is then done when the host knows the data,
+    /// so that a slow host disk, and who else uses it, does not make the guest's disk slow.
+    pub throwaway: bool,
     /// More arguments.
     pub arguments: Vec<String>,
 }
@@ -35,7 +38,7 @@ impl Machine {
     /// `QEMU_ARGS` has an unfinished quotation.
     pub fn new(context: &Context, built: &Built, disk: Option<PathBuf>) -> Result<Self> {
         let arguments = split_words(context.options.qemu_args.as_deref().unwrap_or_default())?;
-        Ok(Self { loader: built.loader.clone(), load: context.board.load, disk, arguments })
+        Ok(Self { loader: built.loader.clone(), load: context.board.load, disk, throwaway: false, arguments })
     }
 
     /// QEMU's command line.
@@ -47,9 +50,10 @@ impl Machine {
             .arg("-device")
             .arg(format!("loader,file={},addr={:#x},cpu-num=0", escape(&self.loader), self.load));
         if let Some(disk) = &self.disk {
+            let cache = if self.throwaway { ",cache=unsafe" } else { "" };
             command
                 .arg("-drive")
-                .arg(format!("file={},if=none,format=raw,id=d0", escape(disk)))
+                .arg(format!("file={},if=none,format=raw,id=d0{cache}", escape(disk)))
                 .args(["-device", "virtio-blk-device,drive=d0,bus=virtio-mmio-bus.0"]);
         }
         command.args(&self.arguments);
@@ -175,6 +179,7 @@ mod tests {
             loader: "/a,b/loader.img".into(),
             load: 0x7000_0000,
             disk: Some("/d,1.img".into()),
+            throwaway: false,
             arguments: vec!["-s".into()],
         };
         let command = machine.command();
@@ -182,6 +187,10 @@ mod tests {
         assert!(arguments.contains(&"loader,file=/a,,b/loader.img,addr=0x70000000,cpu-num=0".to_owned()));
         assert!(arguments.contains(&"file=/d,,1.img,if=none,format=raw,id=d0".to_owned()));
         assert_eq!(arguments.last().map(String::as_str), Some("-s"));
+        // Only a copy that nobody will miss may lose what the guest has flushed.
+        assert!(!arguments.iter().any(|argument| argument.contains("cache=")));
+        let command = Machine { throwaway: true, ..machine }.command();
+        assert!(command.get_args().any(|argument| argument.to_string_lossy().ends_with(",cache=unsafe")));
     }
 
     #[test]

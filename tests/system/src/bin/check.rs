@@ -66,6 +66,7 @@ fn run(wanted: &[String]) -> io::Result<Counts> {
     let steps = steps(&root);
     if let Some(unknown) = wanted.iter().find(|name| steps.iter().all(|plan| plan.group != name.as_str())) {
         let mut names: Vec<&str> = steps.iter().map(|plan| plan.group).collect();
+        names.sort_unstable();
         names.dedup();
         return Err(io::Error::other(format!(
             "there is no step {unknown}; the steps are {}",
@@ -80,37 +81,34 @@ fn run(wanted: &[String]) -> io::Result<Counts> {
         .collect();
     while let Some(plan) = plans.pop_front() {
         if plan.alone {
-            total = total + plan.run(&logs)?;
+            total = total + plan.run(&logs);
             continue;
         }
         let mut beside = VecDeque::from([plan]);
         while let Some(plan) = plans.pop_front_if(|plan| !plan.alone) {
             beside.push_back(plan);
         }
-        total = total + side_by_side(beside, &logs)?;
+        total = total + side_by_side(beside, &logs);
     }
     println!("all of it took {:.0} s", begin.elapsed().as_secs_f32());
     Ok(total)
 }
 
 /// Runs plans in their order, as many at a time as there are processors, but four at most.
-fn side_by_side(plans: VecDeque<Plan>, logs: &Path) -> io::Result<Counts> {
+fn side_by_side(plans: VecDeque<Plan>, logs: &Path) -> Counts {
     let workers = thread::available_parallelism().map_or(1, usize::from).min(4);
     let plans = Mutex::new(plans);
     let next = || plans.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    let work = || -> io::Result<Counts> {
+    let work = || -> Counts {
         let mut counts = Counts::default();
         while let Some(plan) = next() {
-            counts = counts + plan.run(logs)?;
+            counts = counts + plan.run(logs);
         }
-        Ok(counts)
+        counts
     };
     thread::scope(|scope| {
         let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        workers
-            .into_iter()
-            .map(|worker| worker.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked"))))
-            .sum()
+        workers.into_iter().map(|worker| worker.join().unwrap_or(Counts::one(false))).sum()
     })
 }
 
@@ -122,12 +120,19 @@ struct Plan {
 }
 
 impl Plan {
-    fn run(self, logs: &Path) -> io::Result<Counts> {
+    fn run(self, logs: &Path) -> Counts {
         match self.what {
-            What::Run(step) => step.run(logs),
+            What::Run(step) => {
+                let name = step.name.clone();
+                // Whatever happens to one step, the others are run and counted.
+                step.run(logs).unwrap_or_else(|error| {
+                    println!("{name}: FAILED, {error}");
+                    Counts::one(false)
+                })
+            }
             What::Skip(why) => {
                 println!("{}: SKIPPED, {why}", self.group);
-                Ok(Counts::SKIPPED)
+                Counts::SKIPPED
             }
         }
     }
