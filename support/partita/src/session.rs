@@ -206,6 +206,20 @@ impl Session {
         }
     }
 
+    /// Types a key of the console and waits for its answer. Before the console runs it is lost, so it is typed again.
+    ///
+    /// # Errors
+    /// No answer in time, or the machine ends.
+    pub fn key(&mut self, key: &str, answer: &str, within: Duration) -> Result {
+        let end = Instant::now() + within;
+        loop {
+            self.send(key)?;
+            if self.comes(answer, within, end)?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
     /// Waits until the shell at the other end answers, and has the kernel there keep quiet, whose lines would come in the
     /// middle of answers. It is asked again and again: what is typed at a guest that boots may be lost, as a whole or in
     /// part, so the question has no quotation mark that could stay open. Returns what came up to the answer.
@@ -214,25 +228,29 @@ impl Session {
     /// It does not answer in time, or the machine ends.
     pub fn answers(&mut self, within: Duration) -> Result<String> {
         let end = Instant::now() + within;
-        while Instant::now() < end {
+        loop {
             self.commands += 1;
             let n = self.commands;
             self.send(&format!("\ndmesg -n 1; echo @@alive$(({n}))@@\n"))?;
-            let answer = format!("@@alive{n}@@\n");
-            let mut limit = Limit::new(ASK_AGAIN);
-            loop {
-                if let Some(at) = self.pending.find(&answer) {
-                    return Ok(self.take(at + answer.len()));
-                }
-                match self.receive(&mut limit) {
-                    Came::Output => {}
-                    Came::Nothing if !limit.fatal => break,
-                    end => return Err(self.in_vain(end, &limit, &[&answer])),
-                }
+            if let Some(before) = self.comes(&format!("@@alive{n}@@\n"), within, end)? {
+                return Ok(before);
             }
         }
-        self.show();
-        fail!("waited {} s for an answer of the shell in vain (the last output is above)", within.as_secs())
+    }
+
+    /// Waits for an answer for [`ASK_AGAIN`]. `None`: not yet.
+    fn comes(&mut self, answer: &str, within: Duration, end: Instant) -> Result<Option<String>> {
+        let mut limit = Limit { within, ..Limit::new(ASK_AGAIN) };
+        loop {
+            if let Some(at) = self.pending.find(answer) {
+                return Ok(Some(self.take(at + answer.len())));
+            }
+            match self.receive(&mut limit) {
+                Came::Output => {}
+                Came::Nothing if !limit.fatal && Instant::now() < end => return Ok(None),
+                came => return Err(self.in_vain(came, &limit, &[answer])),
+            }
+        }
     }
 
     /// Runs a command in the shell that waits at the other end.

@@ -42,8 +42,7 @@ impl System {
     /// # Errors
     /// It does not come.
     pub fn front(&mut self, n: usize) -> Result {
-        self.session.send(&format!("\x1d{n}"))?;
-        self.session.expect(&format!("[console] guest {n}: "), SOON).map(drop)
+        self.session.key(&format!("\x1d{n}"), &format!("[console] guest {n}: "), SOON)
     }
 
     /// Runs a command in the shell of guest `n`, from 1, which must succeed.
@@ -81,7 +80,8 @@ impl System {
     /// No answer.
     pub fn manage(&mut self, command: &str) -> Result<String> {
         let (before, after) = (self.number(), self.number());
-        self.session.send(&format!("\x1d0nonsense{before}\r"))?;
+        self.session.key("\x1d0", "[console] management shell", SOON)?;
+        self.session.send(&format!("nonsense{before}\r"))?;
         self.session.expect(&format!("there is no command nonsense{before}"), SOON)?;
         self.session.expect("\n", SOON)?;
         self.session.send(&format!("{command}\rnonsense{after}\r"))?;

@@ -97,11 +97,7 @@ fn two_linux_guests_exchange_messages_and_streams() {
 
         // A file, by the names that people use.
         begin(system, SECOND, "receive /tmp/file")?;
-        run(
-            system,
-            FIRST,
-            &format!("head -c 1000001 /dev/urandom >/tmp/file; {PIPE} send /tmp/file"),
-        )?;
+        run(system, FIRST, &format!("head -c 1000001 /dev/urandom >/tmp/file; {PIPE} send /tmp/file"))?;
         let sum = |text: &str| text.split_whitespace().find(|word| word.len() == 64).map(str::to_owned);
         let here = sum(&run(system, FIRST, "sha256sum /tmp/file")?);
         if here.is_none() || here != sum(&run(system, SECOND, "wait; sha256sum /tmp/file")?) {

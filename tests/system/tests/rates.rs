@@ -89,12 +89,18 @@ fn a_limited_disk_keeps_to_its_rate_and_the_neighbour_keeps_its_own() {
         for time in 0..TIMES {
             if time > 0 {
                 // Perhaps it was quick because the host was quiet then.
-                system.guest(1, "touch /run/stop; until [ $(wc -l < /run/ended) -ge 8 ]; do sleep 0.1; done", BOOT)?;
+                system.guest(
+                    1,
+                    "touch /run/stop; until [ $(wc -l < /run/ended) -ge 8 ]; do sleep 0.1; done",
+                    BOOT,
+                )?;
                 alone = alone.max(timed(system, 2, &reads("vda", 4096, READS))?);
                 system.guest(1, &format!("rm -f /run/stop /run/ended; {all} true"), SOON)?;
             }
             beside = beside.min(timed(system, 2, &reads("vda", 4096, READS))?);
-            println!("the neighbour: {READS} reads in {alone} us alone, in {beside} us beside the limited one");
+            println!(
+                "the neighbour: {READS} reads in {alone} us alone, in {beside} us beside the limited one"
+            );
             if beside <= alone * 3 / 2 {
                 break;
             }

@@ -79,10 +79,13 @@ fn an_idle_guest_sleeps() {
         if !(SECONDS / 100..SECONDS * 100).contains(&idle) {
             fail!("{idle} exits in {SECONDS} virtual seconds of an idle guest");
         }
+        system.front(1)?;
         system.power_off()?;
         let total = exits_total(&system.printed()?)?;
         if total < before + idle {
-            fail!("{total} exits from boot to power-off, of which {before} were before and {idle} while it slept");
+            fail!(
+                "{total} exits from boot to power-off, of which {before} were before and {idle} while it slept"
+            );
         }
         Ok(())
     });

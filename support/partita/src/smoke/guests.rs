@@ -100,8 +100,12 @@ impl Terminal<'_> {
             return Ok(());
         }
         let subject = &self.subjects[n];
-        self.session.send(&format!("\x1d{}", subject.cell + 1))?;
-        self.session.expect(&format!("[console] guest {}: {}", subject.cell + 1, subject.name), SHORT)?;
+        let guest = subject.cell + 1;
+        self.session.key(
+            &format!("\x1d{guest}"),
+            &format!("[console] guest {guest}: {}", subject.name),
+            SHORT,
+        )?;
         self.front = Some(n);
         Ok(())
     }

@@ -151,7 +151,7 @@ fn steps(root: &Path) -> Vec<Plan> {
     plans.host();
     plans.embedded_sdk("conformance", &sdk);
     let build = plans.cargo(&["test", "-q", "-p", "partita-system-tests", "--no-run"]);
-    plans.add("system", "system tests compile", 10, Counting::Whole, build);
+    plans.add("system", "system tests compile", 30, Counting::Whole, build);
     plans.models();
     plans.conformance(&sdk);
     plans.system();
@@ -172,6 +172,7 @@ impl Plans<'_> {
         command
     }
 
+    /// The limit is for what hangs: several times what a slow and loaded machine takes.
     fn add(&mut self, group: &'static str, name: &str, minutes: u64, counting: Counting, command: Command) {
         let limit = Duration::from_secs(minutes * 60);
         let step = Step { name: name.into(), command, limit, counting };
@@ -189,29 +190,29 @@ impl Plans<'_> {
         let mut build =
             self.cargo(&["run", "-q", "--profile", "host", "-p", "partita-microkit", "--bin", "build-sdk"]);
         build.args(["--", "--out"]).arg(sdk).arg("--target-dir").arg(self.root.join("build/target"));
-        self.add(group, "embedded SDK", 10, Counting::Whole, build);
+        self.add(group, "embedded SDK", 30, Counting::Whole, build);
     }
 
     fn lint(&mut self, sdk: &Path) {
-        self.add("lint", "format", 2, Counting::Whole, self.cargo(&["fmt", "--all", "--check"]));
+        self.add("lint", "format", 10, Counting::Whole, self.cargo(&["fmt", "--all", "--check"]));
         let fuzz = self.cargo(&["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]);
-        self.add("lint", "format of fuzz", 2, Counting::Whole, fuzz);
+        self.add("lint", "format of fuzz", 10, Counting::Whole, fuzz);
         let clippy = self.cargo(&["clippy", "-q", "--workspace", "--all-targets", "--", "-Dwarnings"]);
-        self.add("lint", "clippy", 15, Counting::Whole, clippy);
+        self.add("lint", "clippy", 45, Counting::Whole, clippy);
         // The freestanding programs take seL4's numbers from an SDK.
         self.embedded_sdk("lint", sdk);
         let mut clippy = self.cargo(&["clippy", "-q", "--release", "--target", TARGET]);
         clippy.env("SEL4_INCLUDE_DIRS", sdk.join("board/qemu_virt_aarch64/debug/include"));
         clippy.args(FREESTANDING.iter().flat_map(|package| ["-p", package]));
         clippy.args(["--", "-Dwarnings"]);
-        self.add("lint", "clippy for the target", 15, Counting::Whole, clippy);
+        self.add("lint", "clippy for the target", 45, Counting::Whole, clippy);
     }
 
     fn host(&mut self) {
         let all = ["test", "--workspace", "--exclude", "partita-system-tests", "--no-fail-fast"];
-        self.add("host", "host tests", 20, Counting::Printed, self.cargo(&all));
+        self.add("host", "host tests", 60, Counting::Printed, self.cargo(&all));
         let own = self.cargo(&["test", "-p", "partita-system-tests", "--lib"]);
-        self.add("host", "tests of the runner", 5, Counting::Printed, own);
+        self.add("host", "tests of the runner", 15, Counting::Printed, own);
     }
 
     /// Miri, loom, fuzzing.
@@ -234,7 +235,7 @@ impl Plans<'_> {
             // Guest memory of a test stays allocated: handles to it are copies without an owner.
             miri.env("MIRIFLAGS", "-Zmiri-disable-isolation -Zmiri-ignore-leaks");
             miri.args(MIRI.iter().flat_map(|package| ["-p", package]));
-            self.beside("miri", "Miri", 15, miri);
+            self.beside("miri", "Miri", 45, miri);
         } else {
             let why = "no nightly toolchain with the component miri is installed";
             self.list.push(Plan { group: "miri", alone: false, what: What::Skip(why) });
@@ -245,10 +246,10 @@ impl Plans<'_> {
         loom.args(LOOM.iter().flat_map(|package| ["-p", package]));
         // Under cfg(loom) only the models make sense; they are in modules of that name.
         loom.args(["--", "loom"]);
-        self.beside("loom", "loom", 10, loom);
+        self.beside("loom", "loom", 30, loom);
 
         let fuzz = ["run", "-q", "-p", "partita-system-tests", "--bin", "fuzz", "--", "--seconds", "5"];
-        self.beside("fuzz", "fuzz", 10, self.cargo(&fuzz));
+        self.beside("fuzz", "fuzz", 30, self.cargo(&fuzz));
     }
 
     fn conformance(&mut self, sdk: &Path) {
@@ -258,7 +259,7 @@ impl Plans<'_> {
                 let mut conformance =
                     self.cargo(&["run", "-q", "-p", "partita-conformance-runner", "--", "--sdk"]);
                 conformance.arg(sdk).args(["--config", config]);
-                self.beside("conformance", &format!("conformance {kind} {config}"), 10, conformance);
+                self.beside("conformance", &format!("conformance {kind} {config}"), 30, conformance);
             }
         }
     }

@@ -138,11 +138,15 @@ mod tests {
     use super::*;
 
     fn run(name: &str, script: &str, counting: Counting, limit: Duration) -> Counts {
-        let logs = std::env::temp_dir().join(format!("partita-step-{}", std::process::id()));
-        std::fs::create_dir_all(&logs).unwrap();
+        let logs = std::env::temp_dir();
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        Step { name: name.into(), command, limit, counting }.run(&logs).unwrap()
+        let name = format!("partita-step-{}-{name}", std::process::id());
+        let step = Step { name, command, limit, counting };
+        let log = step.log(&logs);
+        let counts = step.run(&logs).unwrap();
+        std::fs::remove_file(log).unwrap();
+        counts
     }
 
     const LONG: Duration = Duration::from_secs(60);
@@ -191,11 +195,13 @@ mod tests {
     fn a_program_that_is_missing_is_a_failure() {
         let logs = std::env::temp_dir();
         let step = Step {
-            name: "missing".into(),
+            name: format!("partita-step-{}-missing", std::process::id()),
             command: Command::new("/nonexistent/program"),
             limit: LONG,
             counting: Counting::Whole,
         };
+        let log = step.log(&logs);
         assert_eq!(step.run(&logs).unwrap(), Counts::one(false));
+        std::fs::remove_file(log).unwrap();
     }
 }
