@@ -24,6 +24,7 @@ pub mod inflight;
 mod limit;
 pub use limit::Rate;
 mod offer;
+mod patience;
 mod recover;
 pub use recover::{Cause, Remedy, TICKS};
 mod serve;
@@ -44,6 +45,7 @@ use partita_virtio::queue::{Fault, Queue, QueueLayout};
 
 use inflight::{Entry, InflightPage, Owner};
 use limit::Limits;
+use patience::Patience;
 use recover::Recovery;
 use turns::Turns;
 
@@ -265,6 +267,7 @@ pub struct Backend<D, R> {
     /// Requests one client may have in flight.
     share: u16,
     recovery: Recovery,
+    patience: Patience,
     counting: Option<Counting>,
     limits: Limits,
     /// Count of its clock when what is being done began.
@@ -292,6 +295,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             flying: 0,
             share: depth,
             recovery: Recovery::default(),
+            patience: Patience::default(),
             counting: None,
             limits: Limits::none(),
             now: 0,

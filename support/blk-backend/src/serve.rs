@@ -10,6 +10,7 @@ use partita_virtio::queue::{Chain, Fault, Queue};
 use crate::count::Done;
 use crate::finish::is_transfer;
 use crate::inflight::{Entry, Owner};
+use crate::patience;
 use crate::{BUDGET, Backend, Flight, MAX_FLIGHTS, Report, Ring, SEG_MAX, State, Tables, offer, ring_bit};
 
 /// What became of a chain.
@@ -84,14 +85,19 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             self.look_at_clock();
             self.fetch(&mut budget);
             self.device.kick();
-            // A fast device is done by now, and its interrupt was not asked for yet. If it is not, looking again costs more
-            // than it saves (docs/performance.md).
-            let collected = self.flying > before && self.device.has_finished() && self.collect();
+            // A fast device is done by now, or soon, and its interrupt was not asked for yet.
+            let begun = self.flying.saturating_sub(before);
+            let collected = begun != 0 && self.watch(begun) && self.collect();
             // Each further round has taken at least one request in flight, and `budget` bounds how many are added.
             if collected && self.ready != 0 && budget > 0 {
                 continue;
             }
-            if self.flying == 0 || !self.device.arm() {
+            if self.flying == 0 {
+                break;
+            }
+            // What was collected may have left a flush to do.
+            self.device.kick();
+            if !self.device.arm() {
                 break;
             }
             self.collect();
@@ -99,6 +105,21 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         self.settle();
         // Whatever was held back by a full device or share goes on with the next completion.
         budget == 0 && self.ready != 0 && self.flying == 0
+    }
+
+    /// Watches the device until it has finished as many requests as it was just given, as long as that is worth it. True if
+    /// any is finished.
+    #[inline]
+    fn watch(&mut self, begun: u16) -> bool {
+        let looks = self.patience.looks();
+        let (mut vain, mut finished) = (0, self.device.finished());
+        while finished < begun && vain + 1 < looks {
+            vain += 1;
+            patience::relax();
+            finished = self.device.finished();
+        }
+        self.patience.learn(looks, (finished >= begun).then_some(vain));
+        finished != 0
     }
 
     /// One look for all that begins, or ends, at once.

@@ -197,6 +197,14 @@ impl Progress {
         }
     }
 
+    /// The same for one of a few long steps: where there is no terminal, it is a line.
+    pub fn step(&self, line: &str) {
+        self.detail(line);
+        if self.bar.is_none() {
+            eprintln!("    {line} ({:.0} s)", self.start.elapsed().as_secs_f32());
+        }
+    }
+
     /// Ends the display; a success that took no time leaves no line.
     pub fn end(self, success: bool) {
         let seconds = self.start.elapsed().as_secs_f32();

@@ -189,8 +189,8 @@ pub trait BlockDevice {
     /// Lowers the device's interrupt. Completions are to be looked for afterwards, not before.
     fn acknowledge(&mut self);
 
-    /// A cheap look whether [`BlockDevice::complete`] may have one.
-    fn has_finished(&self) -> bool;
+    /// A cheap look how many [`BlockDevice::complete`] may have. What a device says may be wrong.
+    fn finished(&mut self) -> u16;
 
     /// The next finished request.
     fn complete(&mut self) -> Option<Completion>;

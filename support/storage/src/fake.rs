@@ -49,6 +49,8 @@ pub struct FakeDisk {
     armed: bool,
     /// Requests that finish at the worst moment: after the last look for completions, before the interrupt is armed.
     pub late: usize,
+    /// Requests that finish while the device is watched, one with each look.
+    pub soon: usize,
     /// Nudges so far.
     pub nudges: usize,
     /// How it is. It may be made to stop.
@@ -88,6 +90,7 @@ impl FakeDisk {
             interrupt: false,
             armed: true,
             late: 0,
+            soon: 0,
             nudges: 0,
             health: Health::Working,
             restarts: Vec::new(),
@@ -200,8 +203,12 @@ impl BlockDevice for FakeDisk {
         self.interrupt = false;
     }
 
-    fn has_finished(&self) -> bool {
-        !self.finished.is_empty()
+    fn finished(&mut self) -> u16 {
+        if self.soon > 0 && !self.running.is_empty() {
+            self.soon -= 1;
+            self.finish(0);
+        }
+        self.finished.len() as u16
     }
 
     fn complete(&mut self) -> Option<Completion> {

@@ -435,8 +435,11 @@ impl<T: Transport> BlockDevice for VirtioBlk<T> {
     }
 
     #[inline]
-    fn has_finished(&self) -> bool {
-        self.lost != 0 || self.ring.has_used()
+    fn finished(&mut self) -> u16 {
+        match self.lost {
+            0 => self.ring.used_count(),
+            lost => lost.count_ones() as u16,
+        }
     }
 
     #[inline]

@@ -127,12 +127,28 @@ impl Request {
     /// # Errors
     /// What is wrong, in a sentence that names the key.
     pub fn parse(text: &[u8]) -> Result<Self, Wrong> {
+        if !escapes_are_hexadecimal(text) {
+            return Err(Wrong::NotJson(serde_json_core::de::Error::InvalidEscapeSequence));
+        }
         let place = Place::new(None);
         let mut unescaped = [0; REQUEST_MAX];
         let mut de = Deserializer::new(text, Some(&mut unescaped));
         let result = RequestSeed(&place).deserialize(&mut de).and_then(|request| de.end().map(|_| request));
         result.map_err(|error| place.into_inner().unwrap_or(Wrong::NotJson(error)))
     }
+}
+
+/// Four hexadecimal digits are behind each `\u`. The library reads them as a number, and a number may have a sign.
+fn escapes_are_hexadecimal(text: &[u8]) -> bool {
+    let mut rest = text.iter();
+    while rest.any(|byte| *byte == b'\\') {
+        if rest.next() == Some(&b'u')
+            && !rest.as_slice().get(..4).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+        {
+            return false;
+        }
+    }
+    true
 }
 
 struct RequestSeed<'p>(&'p Place);
@@ -294,6 +310,8 @@ mod tests {
             }
         );
         assert_eq!(Request::parse(b"{}"), Ok(Request::default()));
+        let request = Request::parse(br#"{"text":"\\u+599"}"#).unwrap();
+        assert_eq!(request.text.as_deref(), Some("\\u+599"), "an escaped backslash escapes nothing");
     }
 
     #[test]
@@ -321,6 +339,8 @@ mod tests {
             ),
             ("{\"type\":\"\u{1b}[2J\"}", "\"type\" cannot be \"[2J\"; it is \"hello\""),
             (r#"{"text":"\q"}"#, "\"text\" must be a string of at most 192 bytes"),
+            (r#"{"text":"\u+599"}"#, "a line must be one JSON object: "),
+            (r#"{"text":"\\u+599\u00"#, "a line must be one JSON object: "),
         ] {
             let said = sentence(text);
             assert!(said.starts_with(expected), "{text}: {said}");

@@ -50,6 +50,51 @@ fn data_goes_through_the_window_without_copy() {
 }
 
 #[test]
+fn what_finishes_while_it_is_watched_needs_no_interrupt() {
+    let mut s = System::new(1, 16, offered());
+    let mut done = Vec::new();
+    for soon in [1, 5] {
+        for sector in 0..soon {
+            assert!(s.guests[0].send(kind::IN, sector, &[0; 512], 4096));
+        }
+        s.backend.device_mut().soon = soon as usize;
+        s.backend.device_mut().interrupt = false;
+        s.step(&mut done);
+        let device = s.backend.device();
+        assert!(device.running.is_empty() && !s.backend.is_busy());
+        assert_eq!(done.len(), soon as usize);
+        done.clear();
+    }
+    // Of three two are done: they are returned, and the device is armed for the third.
+    for sector in 0..3 {
+        assert!(s.guests[0].send(kind::IN, sector, &[0; 512], 4096));
+    }
+    s.backend.device_mut().soon = 2;
+    s.step(&mut done);
+    assert_eq!((done.len(), s.backend.device().running.len()), (2, 1));
+    s.finish(&mut done);
+    assert_eq!(done.len(), 3);
+}
+
+#[test]
+fn a_write_that_is_done_at_once_is_flushed_without_another_event() {
+    let mut s = System::new(1, 16, offered() & !feature::FLUSH);
+    let mut done = Vec::new();
+    s.backend.device_mut().soon = 1;
+    assert!(s.guests[0].send(kind::OUT, 1, &[7; 512], 4096));
+    s.step(&mut done);
+    let device = s.backend.device();
+    assert_eq!(
+        (device.queued.len(), device.running.len(), done.len()),
+        (0, 1, 0),
+        "the flush is with the device"
+    );
+    s.finish(&mut done);
+    assert_eq!((done.len(), done[0].status), (1, OK));
+    assert_eq!(s.backend.device().durable[SECTORS as usize * 512 + 512], 7);
+}
+
+#[test]
 fn window_and_mode() {
     let mut s = System::new(2, 16, offered());
     for (kind, sector, len) in [

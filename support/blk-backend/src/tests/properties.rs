@@ -15,6 +15,8 @@ enum Step {
     Deliver,
     /// Requests will finish just before the interrupt is armed.
     Late(usize),
+    /// So many of the next finish while they are watched.
+    Soon(usize),
     /// The backend dies and comes back.
     Restart,
 }
@@ -28,6 +30,7 @@ fn step(guests: usize) -> impl Strategy<Value = Step> {
         5 => any::<usize>().prop_map(Step::Finish),
         4 => Just(Step::Deliver),
         1 => (1usize..3).prop_map(Step::Late),
+        1 => (1usize..9).prop_map(Step::Soon),
     ]
 }
 
@@ -79,6 +82,7 @@ fn run(
                 }
             }
             Step::Late(count) => system.backend.device_mut().late = count,
+            Step::Soon(count) => system.backend.device_mut().soon = count,
             Step::Deliver => system.step(&mut done),
             Step::Restart => system.restart(),
         }

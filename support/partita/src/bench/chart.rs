@@ -61,7 +61,7 @@ fn job(text: &mut String, y: f64, row: &Row) {
     bar(y + BAR + 2.0, &mut x, row.bare.all, bare_part);
     let _ = writeln!(text, "<text x=\"10\" y=\"{}\">{}</text>", y + BAR + 4.0, row.job.name);
     let _ = writeln!(text, "<text x=\"{:.1}\" y=\"{}\">{:.0}</text>", ours_end + 6.0, y + 11.0, row.ours.all);
-    let label = format!("{:.0} ({:.2})", row.bare.all, row.ratio());
+    let label = format!("{:.0} ({:.2})", row.bare.all, row.ratio_instructions());
     let _ = writeln!(text, "<text x=\"{:.1}\" y=\"{}\">{label}</text>", x + 6.0, y + BAR + 13.0);
 }
 

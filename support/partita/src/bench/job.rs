@@ -4,7 +4,10 @@ use std::{fmt::Write as _, path::PathBuf};
 
 use clap::{Args, builder::PossibleValuesParser};
 
-use super::ivc::{FLOWS, Flow};
+use super::{
+    ivc::{FLOWS, Flow},
+    scaling::SERIES,
+};
 
 /// Times that each pair of runs is measured; the median counts.
 pub const ROUNDS: u32 = 3;
@@ -21,9 +24,11 @@ pub struct Job {
     pub name: &'static str,
     /// fio's options.
     pub fio: &'static str,
-    /// Requests of the shorter run; the longer has twice as many.
+    /// Requests of the shorter run that is counted; the longer has twice as many.
     pub requests: u64,
-    /// Least share of bare QEMU's speed.
+    /// Requests of a run whose time is taken.
+    pub timed: u64,
+    /// Least share of bare QEMU's speed, by the guest's clock.
     pub floor_ratio: Option<f64>,
     /// Most instructions outside the guest.
     pub floor_instructions: Option<u64>,
@@ -32,24 +37,24 @@ pub struct Job {
 const fn job(
     name: &'static str,
     fio: &'static str,
-    requests: u64,
+    (requests, timed): (u64, u64),
     floor_ratio: Option<f64>,
     floor_instructions: Option<u64>,
 ) -> Job {
-    Job { name, fio, requests, floor_ratio, floor_instructions }
+    Job { name, fio, requests, timed, floor_ratio, floor_instructions }
 }
 
 /// All jobs. The batched ones hand over and take back sixteen requests at a time.
 pub const JOBS: &[Job] = &[
-    job("read-4k-qd1", "--rw=randread --bs=4k --iodepth=1", 1000, Some(0.66), Some(14_000)),
-    job("read-4k-qd32", BATCHED_READ, 4096, Some(0.88), Some(1_300)),
-    job("write-4k-qd1", "--rw=randwrite --bs=4k --iodepth=1", 1000, Some(0.62), Some(14_500)),
-    job("write-4k-qd32", BATCHED_WRITE, 4096, Some(0.85), Some(1_400)),
-    job("write-512-qd1", "--rw=randwrite --bs=512 --iodepth=1", 1000, None, Some(14_500)),
-    job("read-64k-qd1", "--rw=randread --bs=64k --iodepth=1", 400, Some(0.75), Some(17_000)),
-    job("read-1m-qd1", "--rw=randread --bs=1m --iodepth=1", 64, Some(0.85), Some(45_000)),
-    job("read-1m-qd8", "--rw=randread --bs=1m --iodepth=8", 128, Some(0.95), None),
-    job("seqwrite-1m-qd8", "--rw=write --bs=1m --iodepth=8", 128, Some(0.90), None),
+    job("read-4k-qd1", "--rw=randread --bs=4k --iodepth=1", (1000, 8000), Some(0.66), Some(14_000)),
+    job("read-4k-qd32", BATCHED_READ, (4096, 16_384), Some(0.88), Some(1_300)),
+    job("write-4k-qd1", "--rw=randwrite --bs=4k --iodepth=1", (1000, 8000), Some(0.62), Some(14_500)),
+    job("write-4k-qd32", BATCHED_WRITE, (4096, 16_384), Some(0.85), Some(1_400)),
+    job("write-512-qd1", "--rw=randwrite --bs=512 --iodepth=1", (1000, 8000), None, Some(14_500)),
+    job("read-64k-qd1", "--rw=randread --bs=64k --iodepth=1", (400, 6400), Some(0.75), Some(17_000)),
+    job("read-1m-qd1", "--rw=randread --bs=1m --iodepth=1", (64, 800), Some(0.85), Some(45_000)),
+    job("read-1m-qd8", "--rw=randread --bs=1m --iodepth=8", (128, 800), Some(0.95), None),
+    job("seqwrite-1m-qd8", "--rw=write --bs=1m --iodepth=8", (128, 800), Some(0.90), None),
 ];
 
 /// What of it is to be measured.
@@ -63,7 +68,7 @@ pub struct Choice {
     pub rounds: u32,
     /// Only how the cost grows, in one guest with depth, size and area, with queues, with guests, or all of it
     #[arg(long, conflicts_with = "job", value_name = "SERIES", num_args = 0..=1, require_equals = true,
-        default_missing_value = "all", value_parser = PossibleValuesParser::new(["all", "alone", "queues", "guests"]))]
+        default_missing_value = "all", value_parser = PossibleValuesParser::new(["all"].iter().chain(SERIES)))]
     pub scaling: Option<String>,
     /// Write which code ran how often, from mark to mark, into this file
     #[arg(long, value_name = "FILE")]
@@ -97,7 +102,10 @@ impl Choice {
 
     /// Whether this series of [`super::scaling`] is to be measured.
     pub fn scales(&self, series: &str) -> bool {
-        self.scaling.as_deref().is_none_or(|chosen| chosen == "all" || chosen == series)
+        match self.scaling.as_deref() {
+            Some(chosen) => chosen == "all" || chosen == series,
+            None => self.job.is_empty(),
+        }
     }
 
     /// Times that each job is measured.
@@ -111,6 +119,18 @@ const BATCHED_READ: &str =
 const BATCHED_WRITE: &str =
     "--rw=randwrite --bs=4k --iodepth=32 --iodepth_batch_submit=16 --iodepth_batch_complete_min=16";
 
+/// What every script begins with: the second disk, and fio and its libraries in memory, the disk's blocks allocated.
+pub const PREPARE: &str = r#"#!/bin/bash
+# Written by `partita bench`.
+set -eu
+root=$(findmnt -no SOURCE /)
+case $root in /dev/vda) disk=vdb ;; *) disk=vda ;; esac
+echo none > /sys/block/$disk/queue/scheduler
+fio=(fio --name=job --filename=/dev/$disk --direct=1 --ioengine=libaio --size=256m --randrepeat=1 --norandommap
+    --thread --gtod_reduce=1 --minimal)
+"${fio[@]}" --rw=write --bs=1m --iodepth=1 > /dev/null
+"#;
+
 /// The script. It executes a mark once at its start, then around every run in the order of `marks`.
 pub fn script(choice: &Choice) -> String {
     script_of(&choice.jobs(), choice.rounds)
@@ -118,41 +138,36 @@ pub fn script(choice: &Choice) -> String {
 
 /// The same for any jobs.
 pub fn script_of(jobs: &[&Job], rounds: u32) -> String {
-    let mut text = String::from(
-        r#"#!/bin/bash
-# Written by `partita bench`. Marks go to the counting plugin; /root/mark is one instruction and an exit.
-set -eu
-/root/mark
-root=$(findmnt -no SOURCE /)
-case $root in /dev/vda) disk=vdb ;; *) disk=vda ;; esac
-echo none > /sys/block/$disk/queue/scheduler
-fio=(fio --name=job --filename=/dev/$disk --direct=1 --ioengine=libaio --size=256m --randrepeat=1 --norandommap
-    --thread --gtod_reduce=1 --minimal --output=/dev/null)
-measure() { # REQUESTS FIO-OPTIONS...
+    // /root/mark is one instruction for the counting plugin, and an exit. The first one ends the boot.
+    let (first, rest) = PREPARE.split_once("set -eu\n").unwrap_or_default();
+    let mut text = format!("{first}set -eu\n/root/mark\n{rest}");
+    text += r#"measure() { # REQUESTS FIO-OPTIONS...
     local requests=$1
     shift
     for n in $requests $((2 * requests)); do
-        begin=$EPOCHREALTIME
         /root/mark
-        "${fio[@]}" "$@" --number_ios=$n
+        "${fio[@]}" "$@" --number_ios=$n --output=/dev/null
         /root/mark
-        end=$EPOCHREALTIME
-        echo "@time $((${end/./} - ${begin/./})) us"
     done
 }
-# fio and its libraries into memory, the disk's blocks allocated.
-"${fio[@]}" --rw=write --bs=1m --iodepth=1
-"#,
-    );
+"#;
+    text += &lines(jobs, rounds, |job| job.requests);
+    // Writing to a string does not fail.
+    let _ = writeln!(text, "echo \"@step idle for {IDLE_SECONDS} s\"");
+    let _ = writeln!(text, "sleep 1; /root/mark; sleep {IDLE_SECONDS}; /root/mark");
+    text
+}
+
+/// A call of `measure` for each job in each round.
+pub fn lines(jobs: &[&Job], rounds: u32, requests: fn(&Job) -> u64) -> String {
+    let mut text = String::new();
     for round in 1..=rounds {
         for job in jobs {
             // Writing to a string does not fail.
             let _ = writeln!(text, "echo \"@step round {round} of {rounds}: {}\"", job.name);
-            let _ = writeln!(text, "measure {} {}", job.requests, job.fio);
+            let _ = writeln!(text, "measure {} {}", requests(job), job.fio);
         }
     }
-    let _ = writeln!(text, "echo \"@step idle for {IDLE_SECONDS} s\"");
-    let _ = writeln!(text, "sleep 1; /root/mark; sleep {IDLE_SECONDS}; /root/mark");
     text
 }
 
@@ -170,8 +185,16 @@ mod tests {
         }
         let one = Choice { job: vec![JOBS[2].name.into()], rounds: 1, ..all.clone() };
         assert!(all.is_complete() && !one.is_complete());
+        assert!(all.scales("queues") && !one.scales("queues"));
+        let some = Choice { scaling: Some("guests".into()), ..all.clone() };
+        assert!(
+            some.scales("guests") && !some.scales("alone") && some.jobs().is_empty() && !some.is_complete()
+        );
         assert_eq!(script(&one).matches("\nmeasure ").count(), 1);
         assert!(script(&one).contains(JOBS[2].fio));
+        // The boot ends at the first mark, before anything is prepared.
+        let mark = text.find("/root/mark\n").unwrap();
+        assert!(text[..mark].lines().count() < 5 && text[mark..].contains("--rw=write --bs=1m"), "{text}");
     }
 
     #[test]

@@ -101,8 +101,6 @@ impl Sub for &Counters {
 /// What one request costs.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Cost {
-    /// Virtual nanoseconds by the guest's clock, the wait for the device included.
-    pub time: f64,
     /// Instructions of seL4.
     pub kernel: f64,
     /// Instructions of PDs.
@@ -158,14 +156,7 @@ pub fn counters(text: &str) -> Result<Vec<Counters>> {
 impl Cost {
     /// What each of `number` parts costs.
     pub fn divided(mut self, number: f64) -> Self {
-        for figure in [
-            &mut self.time,
-            &mut self.kernel,
-            &mut self.pd,
-            &mut self.all,
-            &mut self.exits,
-            &mut self.pd_entries,
-        ] {
+        for figure in [&mut self.kernel, &mut self.pd, &mut self.all, &mut self.exits, &mut self.pd_entries] {
             *figure /= number;
         }
         for pd in &mut self.pds {
@@ -176,29 +167,22 @@ impl Cost {
 }
 
 impl Marks {
-    /// Reads the plugin's file; `times` are the script's, microseconds for each run.
+    /// Reads the plugin's file.
     ///
     /// # Errors
-    /// There are not as many marks or times as the script makes.
-    pub fn parse(text: &str, times: &[u64], jobs: &[&Job], rounds: usize) -> Result<Self> {
+    /// There are not as many marks as the script makes.
+    pub fn parse(text: &str, jobs: &[&Job], rounds: usize) -> Result<Self> {
         let runs = rounds * jobs.len();
         // Begin and end of two runs per job and round; begin and end of idling.
         let (columns, marks) = read_all(text, runs * 4 + 2)?;
-        if times.len() != runs * 2 {
-            fail!("the guest measured {} times instead of {}", times.len(), runs * 2);
-        }
         let Some((start, rest)) = marks.split_first() else { fail!("no marks") };
         let (measured, idle) = rest.split_at(runs * 4);
         let mut costs = Vec::new();
         for (n, job) in jobs.iter().enumerate() {
             let each = differences(measured, rounds, jobs.len(), n);
-            let least = |which: usize| {
-                (0..rounds).map(|round| times[2 * (round * jobs.len() + n) + which]).min().unwrap_or(0)
-            };
-            let time = least(1).saturating_sub(least(0)) as f64 * 1000.0;
-            costs.push(cost(&each, time, job.requests, &columns));
+            costs.push(cost(&each, job.requests, &columns));
         }
-        let idle = cost(&[&idle[1] - &idle[0]], IDLE_SECONDS as f64 * 1e9, IDLE_SECONDS, &columns);
+        let idle = cost(&[&idle[1] - &idle[0]], IDLE_SECONDS, &columns);
         Ok(Self { boot: start.clone(), costs, idle })
     }
 }
@@ -222,7 +206,7 @@ fn differences(measured: &[Counters], rounds: usize, jobs: usize, n: usize) -> V
         .collect()
 }
 
-/// What one of the things costs of which each job has so many more in its longer run, without times.
+/// What one of the things costs of which each job has so many more in its longer run.
 ///
 /// # Errors
 /// There are not as many marks as the script makes.
@@ -230,13 +214,13 @@ pub fn costs(text: &str, numbers: &[u64], rounds: usize) -> Result<Vec<Cost>> {
     let (columns, marks) = read_all(text, rounds * numbers.len() * 4)?;
     let measured = marks.get(1..).unwrap_or_default();
     let one = |(n, number): (usize, &u64)| {
-        cost(&differences(measured, rounds, numbers.len(), n), 0.0, *number, &columns)
+        cost(&differences(measured, rounds, numbers.len(), n), *number, &columns)
     };
     Ok(numbers.iter().enumerate().map(one).collect())
 }
 
-/// The median of several rounds, and the time, for one of `number`.
-fn cost(rounds: &[Counters], time: f64, number: u64, columns: &Columns<'_>) -> Cost {
+/// The median of several rounds, for one of `number`.
+fn cost(rounds: &[Counters], number: u64, columns: &Columns<'_>) -> Cost {
     let one =
         |what: &dyn Fn(&Counters) -> u64| median(rounds.iter().map(what).collect()) as f64 / number as f64;
     let share = |(n, name): (usize, &str)| Share {
@@ -246,7 +230,6 @@ fn cost(rounds: &[Counters], time: f64, number: u64, columns: &Columns<'_>) -> C
         stored: one(&|c| c.pds[n].2),
     };
     Cost {
-        time: time / number as f64,
         kernel: one(&|c| c.kernel),
         pd: one(&|c| c.pd),
         all: one(&|c| c.all()),
@@ -299,25 +282,16 @@ mod tests {
         text + &line(&now) + &line(&now)
     }
 
-    /// A run takes 300 us and 5 us a request.
-    fn times() -> Vec<u64> {
-        let run = |job: &Job| [300 + 5 * job.requests, 300 + 10 * job.requests];
-        (0..ROUNDS).flat_map(|_| JOBS.iter().flat_map(run)).collect()
-    }
-
     #[test]
     fn the_start_of_a_run_drops_out() {
-        let marks = Marks::parse(&file(|_| 1_000_000), &times(), &jobs(), ROUNDS).unwrap();
+        let marks = Marks::parse(&file(|_| 1_000_000), &jobs(), ROUNDS).unwrap();
         assert_eq!(marks.boot.all(), 1050);
         assert_eq!(marks.idle.exits, 250.0);
         assert_eq!(marks.costs.len(), JOBS.len());
         for cost in marks.costs {
             let vmm = Share { name: "vmm".into(), instructions: 4.0, runs: 1.0, stored: 0.0 };
             let (kernel, pd, all, exits, pd_entries, stored) = (10.0, 5.0, 115.0, 3.0, 2.0, 0.0);
-            assert_eq!(
-                cost,
-                Cost { time: 5000.0, kernel, pd, all, exits, pd_entries, pds: vec![vmm], stored }
-            );
+            assert_eq!(cost, Cost { kernel, pd, all, exits, pd_entries, pds: vec![vmm], stored });
         }
     }
 
@@ -357,12 +331,11 @@ mod tests {
     #[test]
     fn a_file_that_is_too_short_is_refused() {
         let text = file(|_| 0);
-        let parse = |text: &str, times: &[u64]| Marks::parse(text, times, &jobs(), ROUNDS);
-        assert!(parse(&text, &times()).is_ok());
+        let parse = |text: &str| Marks::parse(text, &jobs(), ROUNDS);
+        assert!(parse(&text).is_ok());
         let short: Vec<&str> = text.lines().collect();
-        assert!(parse(&short[..short.len() - 1].join("\n"), &times()).is_err());
-        assert!(parse("", &times()).is_err());
-        assert!(parse(&text, &times()[1..]).is_err());
-        assert!(parse(&text.replace(" exits", " x"), &times()).is_err(), "a column is missing");
+        assert!(parse(&short[..short.len() - 1].join("\n")).is_err());
+        assert!(parse("").is_err());
+        assert!(parse(&text.replace(" exits", " x")).is_err(), "a column is missing");
     }
 }

@@ -6,20 +6,25 @@
 //! nanosecond. Two things are measured:
 //!
 //! - **Virtual time** by the guest's clock, which neither seL4 nor the VMM ever stops or moves: what a user of the guest sees,
-//!   waiting for the device included. The wait is the host's real time, so these figures need a quiet host.
+//!   waiting for the device included ([`clock`]). The wait is the host's real time, so these figures need a quiet host.
 //! - **Executed instructions** by a QEMU plugin (`support/count`), split into guest, seL4 and PDs: exact, and without the
 //!   wait. "Hypervisor instructions" are those outside the guest. A plugin rather than counters of ours, because counters
 //!   in the kernel and the PDs would cost what they count, and do not exist on the official kernel.
 //!
-//! A job runs with N and with 2N requests; the difference leaves out fio's own start and end. Each pair is run several
-//! times: of instructions the median counts, of times the least, as what a host adds by being busy is never negative.
+//! A job is counted with N and with 2N requests; the difference leaves out fio's own start and end. Each pair is run several
+//! times and the median counts. Times are taken in runs of their own, without the plugin.
+//!
+//! `make bench` does all of it: the disk's jobs on both machines, their times, the flows between guests, and how the cost
+//! grows ([`scaling`]). Every part's figures are in the file before the next one begins ([`report`]).
 
 mod chart;
+mod clock;
 mod guest;
 mod ivc;
 mod job;
 pub mod kernel;
 mod marks;
+mod report;
 mod scaling;
 mod table;
 
@@ -27,6 +32,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
     time::Duration,
 };
 
@@ -40,22 +46,24 @@ use crate::{
     session::Session,
     tools,
 };
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
+use clock::Host;
 use guest::Place;
 pub use job::Choice;
 use marks::Marks;
+use report::Report;
 use scaling::Scaling;
 
-/// From QEMU's start to the end of the script.
-const LIMIT: Duration = Duration::from_secs(1800);
+/// From one step of a script to the next.
+const LIMIT: Duration = Duration::from_secs(900);
 /// Memory of the guest, on both machines.
 const MEMORY: &str = "512M";
 
-/// Runs the measurements; prints the table and writes `build/bench.json`.
+/// Runs the measurements; prints the tables and writes `build/bench.json`.
 ///
 /// # Errors
-/// The build's; a machine that does not run to its end; figures that make no sense.
+/// The build's; a machine that does not run to its end; figures that make no sense. What was measured before is kept.
 pub fn run(context: &Context, choice: &Choice) -> Result {
     tools::require(context, &[tools::QEMU])?;
     tools::require(context, tools::DISK)?;
@@ -63,91 +71,147 @@ pub fn run(context: &Context, choice: &Choice) -> Result {
     build::create(&out)?;
     build::guest_recipe(context, "all")?;
     let plugin = plugin(context)?;
-    let mut values = serde_json::Map::new();
-    let mut chart = None;
-    if !choice.jobs().is_empty() {
-        let table = disks(context, choice, &out, &plugin)?;
-        print!("{table}");
-        if let Value::Object(table) = table.json() {
-            values.extend(table);
-        }
-        chart = Some(chart::svg(&table));
-    }
-    if !choice.flows().is_empty() {
-        let (flows, kernel) = flows(context, choice, &out, &plugin)?;
-        print!("{flows}");
-        values.insert("commit".into(), commit(context).into());
-        values.insert("kernel".into(), kernel.into());
-        values.insert("between_guests".into(), flows.json());
-    }
-    if choice.scaling.is_some() {
-        let scaling = Scaling::measure(context, choice, &plugin)?;
-        print!("{scaling}");
-        values.insert("commit".into(), commit(context).into());
-        values.insert("kernel".into(), scaling.kernel.into());
-        values.insert("scaling".into(), scaling.json());
-    }
+    let lab = Lab { context, choice, out: &out, plugin: &plugin };
     let name = if choice.is_complete() { "bench" } else { "bench-part" };
     let json = context.build_dir().join(name).with_extension("json");
-    build::write(&json, format!("{:#}\n", Value::Object(values)).as_bytes())?;
+    let svg = json.with_extension("svg");
+    let mut report = Report::new(json, &commit(context))?;
+    if !choice.jobs().is_empty() {
+        lab.disks(&mut report, &svg)?;
+    }
+    if !choice.flows().is_empty() {
+        let flows = lab.flows();
+        report.part("between guests", flows)?;
+    }
+    for part in scaling::PARTS.iter().filter(|part| choice.scales(part.series())) {
+        let measured = Scaling::measure(&lab, *part).map(|scaling| {
+            print!("{scaling}");
+            let figures = json!({ part.name(): scaling.json() });
+            keyed([("kernel", scaling.kernel.into()), ("scaling", figures)])
+        });
+        report.part(&part.name(), measured)?;
+    }
+    let json = report.end()?;
     print!("The same as JSON: {}", json.display());
-    if let Some(chart) = chart {
-        let svg = json.with_extension("svg");
-        build::write(&svg, chart.as_bytes())?;
+    if !choice.jobs().is_empty() {
         print!(", as a picture: {}", svg.display());
     }
     println!();
     Ok(())
 }
 
-/// What a request to a disk costs, here and on bare QEMU.
-fn disks(context: &Context, choice: &Choice, out: &Path, plugin: &Path) -> Result<table::Table> {
-    let description = described(context, out, "bench", &describe(context))?;
-    let built = build::build(&description)?;
-    let disk = Scratch::new(out);
-    let original = context.guest_dir().join("disk.img");
-    let script = job::script(choice);
-    let (root, scratch) = guest::prepare(&original, &disk.0, out, [Some(&script), None])?;
-
-    let mut machine = Machine::new(&description, &built, None)?;
-    machine.arguments.extend(drive(&disk.0, None, 0));
-    let counting = counting_pds(&built, choice, plugin, &out.join("ours"));
-    let text = measure("this system", &mut machine.command(), &counting, &out.join("ours"))?;
-    let ours = Marks::parse(&text.0, &text.1, &choice.jobs(), choice.rounds())?;
-
-    let mut command = bare(context);
-    command.args(drive(&disk.0, Some(root), 0)).args(drive(&disk.0, Some(scratch), 1));
-    let counting = self::counting(plugin, &out.join("bare"));
-    let text = measure("bare QEMU", &mut command, &counting, &out.join("bare"))?;
-    let bare = Marks::parse(&text.0, &text.1, &choice.jobs(), choice.rounds())?;
-    table::Table::new(&ours, &bare, &choice.jobs(), kernel(&built), &commit(context))
+fn keyed<const N: usize>(values: [(&str, Value); N]) -> Map<String, Value> {
+    values.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-/// What bytes between two guests cost, and the kernel's name.
-fn flows(
-    context: &Context,
-    choice: &Choice,
-    out: &Path,
-    plugin: &Path,
-) -> Result<(ivc::Flows, &'static str)> {
-    let text = ivc::description(|name| context.guest_dir().join(name).display().to_string());
-    let description = described(context, out, "bench-ivc", &text)?;
-    let built = build::build(&description)?;
-    let disk = Scratch::new(out);
-    let original = context.guest_dir().join("disk.img");
-    let [first, second] = ivc::scripts(choice);
-    guest::prepare(&original, &disk.0, out, [Some(&first), Some(&second)])?;
-
-    let mut machine = Machine::new(&description, &built, None)?;
-    machine.arguments.extend(drive(&disk.0, None, 0));
-    let to = out.join("ivc");
-    let counting = counting_pds(&built, choice, plugin, &to) + ",stores=1,strangers=guest";
-    let (text, _) = measure("sockets and links", &mut machine.command(), &counting, &to)?;
-    Ok((ivc::Flows::parse(&text, choice)?, kernel(&built)))
+/// Where it is measured.
+struct Lab<'a> {
+    context: &'a Context,
+    choice: &'a Choice,
+    /// Directory of descriptions, logs and counts.
+    out: &'a Path,
+    plugin: &'a Path,
 }
 
-const fn kernel(built: &Built) -> &'static str {
-    if built.sdk.embedded { "embedded" } else { "sel4" }
+impl Lab<'_> {
+    /// What a request to a disk costs, here and on bare QEMU: two parts, what is counted and what it takes.
+    fn disks(&self, report: &mut Report, svg: &Path) -> Result {
+        let description = described(self.context, self.out, "bench", &describe(self.context))?;
+        let built = build::build(&description)?;
+        let mut table = match self.counted(&description, &built) {
+            Ok(table) => table,
+            Err(why) => return report.part("disk", Err(why)),
+        };
+        build::write(svg, chart::svg(&table).as_bytes())?;
+        report.part("disk", Ok(table.json()))?;
+        let times = self.timed(&description, &built);
+        let times = times.map(|([ours, bare], others)| table.add_times(ours, bare, others));
+        print!("{table}");
+        report.part("disk, by the guest's clock", times.map(|()| table.json()))
+    }
+
+    fn counted(&self, description: &Context, built: &Built) -> Result<table::Table> {
+        let (choice, jobs) = (self.choice, self.choice.jobs());
+        let count = |name: &str, command: &mut Command, counting: &str, to: &Path| {
+            let text = measure(name, command, counting, to)?;
+            Marks::parse(&text, &jobs, choice.rounds())
+        };
+        let [(mut ours, _kept), (mut bare, _too)] =
+            self.machines(description, built, &job::script(choice))?;
+        let to = self.out.join("ours");
+        let ours = count("this system", &mut ours, &counting_pds(built, choice, self.plugin, &to), &to)?;
+        let to = self.out.join("bare");
+        let bare = count("bare QEMU", &mut bare, &counting(self.plugin, &to), &to)?;
+        table::Table::new(&ours, &bare, &jobs, kernel(built), &commit(self.context))
+    }
+
+    /// Times of every job here and on bare QEMU, and the processors that others had meanwhile.
+    fn timed(&self, description: &Context, built: &Built) -> Result<([Vec<clock::Timing>; 2], Option<f64>)> {
+        let (jobs, rounds) = (self.choice.jobs(), clock::rounds(self.choice.rounds));
+        let machines = self.machines(description, built, &clock::script(&jobs, rounds))?;
+        let begin = Host::now();
+        let mut times = [Vec::new(), Vec::new()];
+        for (((mut command, _disk), times), what) in
+            machines.into_iter().zip(&mut times).zip(["ours", "bare"])
+        {
+            let progress = Progress::new(&format!("Taking times, {what}"));
+            command.args(["-icount", "shift=0"]);
+            let said = run_script(&mut command, &self.out.join(format!("{what}-times.log")), &progress);
+            progress.end(said.is_ok());
+            *times = clock::parse(&said?, &jobs, rounds)?;
+        }
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let others = Host::now().zip(begin).and_then(|(end, begin)| end.others(&begin, processors));
+        Ok((times, others))
+    }
+
+    /// The two machines with the same script, each on a disk of its own.
+    fn machines(
+        &self,
+        description: &Context,
+        built: &Built,
+        script: &str,
+    ) -> Result<[(Command, Scratch); 2]> {
+        let original = self.context.guest_dir().join("disk.img");
+        let disk = || -> Result<_> {
+            let disk = Scratch::new(self.out);
+            let (root, scratch) = guest::prepare(&original, &disk.0, self.out, [Some(script), None])?;
+            Ok((disk, root, scratch))
+        };
+        let (first, ..) = disk()?;
+        let mut machine = Machine::new(description, built, None)?;
+        machine.arguments.extend(drive(&first.0, None, 0));
+        let (second, root, scratch) = disk()?;
+        let mut bare = bare(self.context);
+        bare.args(drive(&second.0, Some(root), 0)).args(drive(&second.0, Some(scratch), 1));
+        Ok([(machine.command(), first), (bare, second)])
+    }
+
+    /// What bytes between two guests cost.
+    fn flows(&self) -> Result<Map<String, Value>> {
+        let context = self.context;
+        let text = ivc::description(|name| context.guest_dir().join(name).display().to_string());
+        let description = described(context, self.out, "bench-ivc", &text)?;
+        let built = build::build(&description)?;
+        let disk = Scratch::new(self.out);
+        let original = context.guest_dir().join("disk.img");
+        let [first, second] = ivc::scripts(self.choice);
+        guest::prepare(&original, &disk.0, self.out, [Some(&first), Some(&second)])?;
+
+        let mut machine = Machine::new(&description, &built, None)?;
+        machine.arguments.extend(drive(&disk.0, None, 0));
+        let to = self.out.join("ivc");
+        let counting = counting_pds(&built, self.choice, self.plugin, &to) + ",stores=1,strangers=guest";
+        let text = measure("sockets and links", &mut machine.command(), &counting, &to)?;
+        let flows = ivc::Flows::parse(&text, self.choice)?;
+        print!("{flows}");
+        Ok(keyed([("kernel", kernel(&built).into()), ("between_guests", flows.json())]))
+    }
+}
+
+/// By the SDK's own mark: an embedded one may also be named as a directory.
+fn kernel(built: &Built) -> &'static str {
+    if built.sdk.embedded || built.sdk.dir.join("EMBEDDED").is_file() { "embedded" } else { "sel4" }
 }
 
 /// A disk image in memory if there is room, removed at the end.
@@ -162,7 +226,9 @@ impl Scratch {
             .and_then(|text| text.lines().last()?.trim().parse::<u64>().ok())
             .is_some_and(|mib| mib > 2048);
         let dir = if room { memory } else { out };
-        Self(dir.join(format!("partita-bench-{}.img", std::process::id())))
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Relaxed);
+        Self(dir.join(format!("partita-bench-{}-{number}.img", std::process::id())))
     }
 }
 
@@ -269,8 +335,8 @@ fn counting_pds(built: &Built, choice: &Choice, plugin: &Path, to: &Path) -> Str
     counting
 }
 
-/// Runs a machine from start to power-off: what the plugin counted, and the times that the script told.
-fn measure(what: &str, command: &mut Command, counting: &str, to: &Path) -> Result<(String, Vec<u64>)> {
+/// Runs a machine from start to power-off: what the plugin counted.
+fn measure(what: &str, command: &mut Command, counting: &str, to: &Path) -> Result<String> {
     let counts = to.with_extension("counts");
     // Of an earlier run.
     let _ = fs::remove_file(&counts);
@@ -278,25 +344,28 @@ fn measure(what: &str, command: &mut Command, counting: &str, to: &Path) -> Resu
     let progress = Progress::new(&format!("Measuring {what}"));
     let result = run_script(command, &to.with_extension("log"), &progress);
     progress.end(result.is_ok());
-    let times = result?;
-    let text = fs::read_to_string(&counts).map_err(|_| {
-        Failure::new("QEMU counted nothing; bench needs QEMU 9.1 or newer, built with plugins")
-    })?;
-    Ok((text, times))
+    result?;
+    read_counts(&counts)
 }
 
-/// Runs the guest's script to its end; the microseconds that it took between marks.
-fn run_script(command: &mut Command, log: &Path, progress: &Progress) -> Result<Vec<u64>> {
+/// The plugin's file.
+fn read_counts(counts: &Path) -> Result<String> {
+    fs::read_to_string(counts)
+        .map_err(|_| Failure::new("QEMU counted nothing; bench needs QEMU 9.1 or newer, built with plugins"))
+}
+
+/// Runs the guest's script to its end; what it told behind `@fio`.
+fn run_script(command: &mut Command, log: &Path, progress: &Progress) -> Result<Vec<String>> {
     let mut session = Session::start(command, log)?;
-    let mut times = Vec::new();
+    let mut said = Vec::new();
     progress.detail("booting");
     loop {
         let (which, before) =
-            session.expect_any(&["@step ", "partita.run: exit ", "@time ", "Kernel panic"], LIMIT)?;
+            session.expect_any(&["@step ", "partita.run: exit ", "@fio ", "Kernel panic"], LIMIT)?;
         match which {
-            0 => progress.detail(&session.expect("\n", LIMIT)?),
+            0 => progress.step(session.expect("\n", LIMIT)?.trim()),
             1 => break,
-            2 => times.extend(session.expect(" us", LIMIT)?.parse::<u64>()),
+            2 => said.push(session.expect(" ms", LIMIT)?),
             _ => fail!("the guest's kernel panicked: {}", before.lines().last().unwrap_or_default()),
         }
     }
@@ -309,7 +378,7 @@ fn run_script(command: &mut Command, log: &Path, progress: &Progress) -> Result<
         );
     }
     session.wait(Duration::from_secs(120))?;
-    Ok(times)
+    Ok(said)
 }
 
 /// The tree's commit; `-dirty` with changes.

@@ -2,27 +2,65 @@
 //! the queues of a guest of four vCPUs; and with the number of guests at one disk.
 //!
 //! One guest is measured as the jobs are, N requests against 2N. Several guests that read without end are measured in one
-//! window: the first of them, which may manage the system, asks how many requests of each were answered, and marks the time
-//! before and after each of the two answers. What ran between the middles of the two is divided by the requests between the
-//! answers. *Fairness* is the least guest's share of them against the greatest one's.
+//! windows, one for each round: the first of them, which may manage the system, asks how many requests of each were answered,
+//! and marks the time before and after each of the two answers. What ran between the middles of the two is divided by the
+//! requests between the answers. *Fairness* is the least guest's share of them against the greatest one's.
 
 mod crowd;
 
-use std::{cell::Cell, fmt, fmt::Write as _, path::Path};
+use std::{fmt, fmt::Write as _};
 
 use serde_json::{Value, json};
 
 use super::{
-    MEMORY, Scratch, guest,
-    job::{self, Choice, Job},
+    Lab, MEMORY, Scratch, guest,
+    job::{self, Job},
     marks::{Cost, Marks},
 };
-use crate::{build, context::Context, failure::Result, qemu::Machine};
-pub use crowd::Crowd;
+use crate::{build, build::Built, context::Context, failure::Result, qemu::Machine};
+use crowd::Crowd;
+
+/// What is measured one after the other, each on a system of its own.
+#[derive(Clone, Copy, Debug)]
+pub enum Part {
+    /// Depth, size and area in one guest.
+    Alone,
+    /// A guest of several vCPUs with so many queues.
+    Queues(u64),
+    /// So many guests at one disk.
+    Guests(usize),
+}
+
+/// What can be measured without the rest.
+pub const SERIES: &[&str] = &["alone", "queues", "guests"];
+
+/// All of them.
+pub const PARTS: &[Part] =
+    &[Part::Alone, Part::Queues(1), Part::Queues(VCPUS), Part::Guests(1), Part::Guests(2), Part::Guests(4)];
+
+impl Part {
+    /// What it is called on the command line, with its like.
+    pub const fn series(&self) -> &'static str {
+        match self {
+            Self::Alone => "alone",
+            Self::Queues(_) => "queues",
+            Self::Guests(_) => "guests",
+        }
+    }
+
+    /// And in the file.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Alone => self.series().into(),
+            Self::Queues(number) => format!("queues-{number}"),
+            Self::Guests(number) => format!("guests-{number}"),
+        }
+    }
+}
 
 /// A job without a floor.
 const fn point(name: &'static str, fio: &'static str, requests: u64) -> Job {
-    Job { name, fio, requests, floor_ratio: None, floor_instructions: None }
+    Job { name, fio, requests, timed: 0, floor_ratio: None, floor_instructions: None }
 }
 
 /// Requests in flight, 4 KiB each.
@@ -64,9 +102,7 @@ const QUEUES: &[Job] = &[
 ];
 /// vCPUs of the guest whose queues are varied.
 const VCPUS: u64 = 4;
-/// Numbers of guests.
-const GUESTS: &[usize] = &[1, 2, 4];
-/// What they do.
+/// What several guests do.
 const CROWD: &[(&str, &str)] = &[
     ("depth 1", "--rw=randread --bs=4k --iodepth=1"),
     (
@@ -86,7 +122,7 @@ pub struct Point {
     cost: Cost,
 }
 
-/// All figures.
+/// The figures of a series.
 #[derive(Clone, Debug)]
 pub struct Scaling {
     /// `sel4` or `embedded`.
@@ -96,40 +132,43 @@ pub struct Scaling {
 }
 
 impl Scaling {
-    /// Boots and measures one system after the other.
+    /// Boots one system and measures it.
     ///
     /// # Errors
     /// As [`super::run`].
-    pub fn measure(context: &Context, choice: &Choice, plugin: &Path) -> Result<Self> {
-        let (lab, rounds) = (Lab { context, choice, plugin, kernel: Cell::new("") }, choice.rounds);
-        let mut points = Vec::new();
-        if choice.scales("alone") {
-            let series = ["depth", "size", "area"].into_iter().zip([DEPTHS, SIZES, AREAS]);
-            let jobs: Vec<_> =
-                series.flat_map(|(series, jobs)| jobs.iter().map(move |job| (series, job))).collect();
-            let alone: Vec<&'static Job> = jobs.iter().map(|(_, job)| *job).collect();
-            let marks = lab.one_guest("scaling-alone", "", &alone, rounds)?;
-            for ((series, job), cost) in jobs.into_iter().zip(marks.costs) {
-                points.push(Point { series, name: job.name.into(), cost });
-            }
+    pub fn measure(lab: &Lab<'_>, part: Part) -> Result<Self> {
+        let mut scaling = Self { kernel: "", points: Vec::new(), crowds: Vec::new() };
+        match part {
+            Part::Alone => scaling.alone(lab)?,
+            Part::Queues(count) => scaling.queues(lab, count)?,
+            Part::Guests(guests) => (scaling.kernel, scaling.crowds) = lab.crowds(guests, CROWD)?,
         }
-        for count in [1, VCPUS].into_iter().filter(|_| choice.scales("queues")) {
-            let jobs: Vec<&'static Job> = QUEUES.iter().collect();
-            let keys = format!(r#", "queues": {count}"#);
-            let marks = lab.one_guest(&format!("scaling-queues-{count}"), &keys, &jobs, rounds)?;
-            for (job, cost) in jobs.iter().zip(marks.costs) {
-                let name = format!("{count} for {VCPUS} vCPUs, {} each", job.name);
-                points.push(Point { series: "queues", name, cost: cost.divided(VCPUS as f64) });
-            }
+        Ok(scaling)
+    }
+
+    fn alone(&mut self, lab: &Lab<'_>) -> Result {
+        let series = ["depth", "size", "area"].into_iter().zip([DEPTHS, SIZES, AREAS]);
+        let jobs: Vec<_> =
+            series.flat_map(|(series, jobs)| jobs.iter().map(move |job| (series, job))).collect();
+        let alone: Vec<&'static Job> = jobs.iter().map(|(_, job)| *job).collect();
+        let (kernel, marks) = lab.one_guest("scaling-alone", "", &alone)?;
+        self.kernel = kernel;
+        for ((series, job), cost) in jobs.into_iter().zip(marks.costs) {
+            self.points.push(Point { series, name: job.name.into(), cost });
         }
-        let mut crowds = Vec::new();
-        for guests in GUESTS.iter().filter(|_| choice.scales("guests")) {
-            for (name, fio) in CROWD {
-                crowds.push(lab.crowd(*guests, name, fio)?);
-            }
+        Ok(())
+    }
+
+    fn queues(&mut self, lab: &Lab<'_>, count: u64) -> Result {
+        let jobs: Vec<&'static Job> = QUEUES.iter().collect();
+        let keys = format!(r#", "queues": {count}"#);
+        let (kernel, marks) = lab.one_guest(&format!("scaling-queues-{count}"), &keys, &jobs)?;
+        self.kernel = kernel;
+        for (job, cost) in jobs.iter().zip(marks.costs) {
+            let name = format!("{count} for {VCPUS} vCPUs, {} each", job.name);
+            self.points.push(Point { series: "queues", name, cost: cost.divided(VCPUS as f64) });
         }
-        let kernel = lab.kernel.get();
-        Ok(Self { kernel, points, crowds })
+        Ok(())
     }
 
     /// For `build/bench.json`.
@@ -144,67 +183,65 @@ impl Scaling {
                 "exits": (point.cost.exits * 100.0).round() / 100.0,
             })
         });
-        json!({
-            "points": points.collect::<Vec<_>>(),
-            "guests": self.crowds.iter().map(Crowd::json).collect::<Vec<_>>(),
-        })
+        points.chain(self.crowds.iter().map(Crowd::json)).collect()
     }
 }
 
 impl fmt::Display for Scaling {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "How it grows: instructions a request (4 KiB reads, where nothing else is said)")?;
-        writeln!(f, "{:<9}{:<32}{:>11}{:>9}{:>9}{:>7}", "", "", "hypervisor", "PDs", "all", "exits")?;
+        if !self.points.is_empty() {
+            writeln!(f, "{:<41}{:>11}{:>9}{:>9}{:>7}", "", "hypervisor", "PDs", "all", "exits")?;
+        }
         for Point { series, name, cost } in &self.points {
             let hypervisor = cost.kernel + cost.pd;
             write!(f, "{series:<9}{name:<32}{hypervisor:>11.0}{:>9.0}{:>9.0}", cost.pd, cost.all)?;
             writeln!(f, "{:>7.2}", cost.exits)?;
         }
-        writeln!(
-            f,
-            "{:<41}{:>11}{:>9}{:>9}{:>10}{:>10}",
-            "guests", "hypervisor", "PDs", "all", "requests", "fairness"
-        )?;
+        if !self.crowds.is_empty() {
+            writeln!(
+                f,
+                "{:<41}{:>11}{:>9}{:>9}{:>10}  fairness by window; requests by guest",
+                "guests", "hypervisor", "PDs", "all", "requests"
+            )?;
+        }
         self.crowds.iter().try_for_each(|crowd| writeln!(f, "{crowd}"))
     }
 }
 
-/// Where it is measured.
-struct Lab<'a> {
-    context: &'a Context,
-    choice: &'a Choice,
-    plugin: &'a Path,
-    /// Of the last system that was built.
-    kernel: Cell<&'static str>,
-}
-
 impl Lab<'_> {
     /// One guest that runs the jobs; with keys for its disk it has [`VCPUS`] vCPUs.
-    fn one_guest(&self, name: &str, disk_keys: &str, jobs: &[&'static Job], rounds: u32) -> Result<Marks> {
-        let out = self.context.out().join("bench");
+    fn one_guest(&self, name: &str, disk_keys: &str, jobs: &[&'static Job]) -> Result<(&'static str, Marks)> {
+        let rounds = self.choice.rounds;
         let vcpus = if disk_keys.is_empty() { 1 } else { VCPUS };
         let cell = cell(self.context, 1, "", vcpus, job::CMDLINE, disk_keys);
-        let (machine, counting, _disk) = self.machine(name, &[cell], &job::script_of(jobs, rounds))?;
-        let (text, times) = super::measure(name, &mut machine.command(), &counting, &out.join(name))?;
-        Marks::parse(&text, &times, jobs, rounds as usize)
+        let (description, built) = self.system(name, &[cell])?;
+        let (machine, _disk) = self.machine(&description, &built, &job::script_of(jobs, rounds))?;
+        let to = self.out.join(name);
+        let counting = super::counting_pds(&built, self.choice, self.plugin, &to);
+        let text = super::measure(name, &mut machine.command(), &counting, &to)?;
+        Ok((super::kernel(&built), Marks::parse(&text, jobs, rounds as usize)?))
     }
 
-    /// Builds a system of these cells on a copy of the disk with this script.
-    fn machine(&self, name: &str, cells: &[String], script: &str) -> Result<(Machine, String, Scratch)> {
-        let out = self.context.out().join("bench");
+    /// Builds a system of these cells.
+    fn system(&self, name: &str, cells: &[String]) -> Result<(Context, Built)> {
         let text = format!(
             r#"{{ "controllers": [{{ "name": "disk0", "kind": "virtio-mmio", "slot": 0 }}], "cells": [{}] }}"#,
             cells.join(",\n")
         );
-        let description = super::described(self.context, &out, name, &text)?;
+        let description = super::described(self.context, self.out, name, &text)?;
         let built = build::build(&description)?;
-        self.kernel.set(super::kernel(&built));
-        let disk = Scratch::new(&out);
-        guest::prepare(&self.context.guest_dir().join("disk.img"), &disk.0, &out, [Some(script), None])?;
-        let mut machine = Machine::new(&description, &built, None)?;
+        Ok((description, built))
+    }
+
+    /// It on a copy of the disk with this script.
+    fn machine(&self, description: &Context, built: &Built, script: &str) -> Result<(Machine, Scratch)> {
+        let disk = Scratch::new(self.out);
+        let original = self.context.guest_dir().join("disk.img");
+        guest::prepare(&original, &disk.0, self.out, [Some(script), None])?;
+        let mut machine = Machine::new(description, built, None)?;
         machine.arguments.extend(super::drive(&disk.0, None, 0));
-        let counting = super::counting_pds(&built, self.choice, self.plugin, &out.join(name));
-        Ok((machine, counting, disk))
+        Ok((machine, disk))
     }
 }
 
@@ -232,6 +269,15 @@ mod tests {
     use super::*;
 
     #[test]
+    fn every_part_is_in_a_series_and_has_its_own_name() {
+        let names: Vec<String> = PARTS.iter().map(Part::name).collect();
+        for (n, part) in PARTS.iter().enumerate() {
+            assert!(SERIES.contains(&part.series()) && !names[..n].contains(&names[n]), "{part:?}");
+        }
+        assert!(SERIES.iter().all(|series| PARTS.iter().any(|part| part.series() == *series)));
+    }
+
+    #[test]
     fn every_figure_is_in_the_table_and_in_the_json() {
         let cost = Cost { kernel: 1000.0, pd: 234.0, all: 5678.0, exits: 3.0, ..Cost::default() };
         let point = Point { series: "depth", name: "depth 8".into(), cost };
@@ -239,7 +285,7 @@ mod tests {
         let text = scaling.to_string();
         assert!(text.contains("depth 8") && text.contains("1234") && text.contains("5678"), "{text}");
         let json = scaling.json();
-        assert_eq!(json["points"][0]["hypervisor_instructions"], json!(1234.0));
-        assert_eq!(json["guests"][0]["fairness"], json!(0.95));
+        assert_eq!(json[0]["hypervisor_instructions"], json!(1234.0));
+        assert_eq!(json[1]["fairness"], json!(0.95));
     }
 }

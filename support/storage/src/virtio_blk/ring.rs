@@ -129,8 +129,14 @@ impl Ring {
 
     /// The device has returned something.
     #[inline]
-    pub fn has_used(&self) -> bool {
+    fn has_used(&self) -> bool {
         self.used_index() != self.used
+    }
+
+    /// How much it has returned, by its own index.
+    #[inline(always)]
+    pub fn used_count(&self) -> u16 {
+        self.used_index().wrapping_sub(self.used)
     }
 
     /// Takes a used element: the id and the number of bytes written, as the device says them.
