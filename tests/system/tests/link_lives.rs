@@ -118,7 +118,7 @@ fn held(system: &mut System) -> Result {
     socket(system)?;
     begin(system, 2, &format!("{PIPE} sink"))?;
     begin(system, 1, &format!("{PIPE} source 4G"))?;
-    flows(system, 1)?;
+    system.rings(1)?;
     system.manage("kill ivc 5 200 own")?;
     broker_is(system, "refusing")?;
     reset(system, 1, "broker held, the writer")?;
