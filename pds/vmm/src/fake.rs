@@ -25,6 +25,7 @@ use partita_virtio::fake::FakeRam;
 use partita_virtio::mmio::RegisterPage;
 
 use crate::devices::Slot;
+use crate::files::Files;
 use crate::links::{Description, Links};
 use crate::load::Images;
 use crate::machine::{Field, Machine, Page};
@@ -313,6 +314,8 @@ pub struct Guest {
 /// The guest's kernel: any bytes that are no known file format.
 pub const KERNEL: &[u8] = &[0x5f; 16];
 
+const IN_IMAGE: Images<'static> = Images { kernel: KERNEL, initrd: &[1; 100], dtb: &[2; 50], plain: true };
+
 impl Guest {
     /// Before [`Vmm::begin`].
     pub fn new(autostart: bool) -> Self {
@@ -321,20 +324,32 @@ impl Guest {
 
     /// The same with several vCPUs.
     pub fn with_vcpus(autostart: bool, vcpus: usize) -> Self {
+        Self::forget();
+        Self::attach(autostart, vcpus, IN_IMAGE, Files::in_image())
+    }
+
+    /// With boot files beside the image: `kernel` behind its header, which should be `expected`.
+    pub fn with_boot_file(kernel: &'static [u8], expected: &[u8]) -> Self {
+        Self::forget();
+        let (files, [kernel, _]) = Files::open(0xc000_0000, kernel, None, expected);
+        Self::attach(true, 1, Images { kernel, ..IN_IMAGE }, files)
+    }
+
+    /// What the last VMM of this thread left in its pages.
+    fn forget() {
         SHARED.with(|shared| {
             shared.wanted.valid.store(0, Ordering::Relaxed);
             shared.alive.clear();
             shared.actual.held.iter().flatten().for_each(|intid| intid.store(0, Ordering::Relaxed));
         });
-        Self::attach(autostart, vcpus)
     }
 
     /// The VMM that this thread's last one is restarted as: the pages are as that one left them.
     pub fn again(vcpus: usize) -> Self {
-        Self::attach(true, vcpus)
+        Self::attach(true, vcpus, IN_IMAGE, Files::in_image())
     }
 
-    fn attach(autostart: bool, vcpus: usize) -> Self {
+    fn attach(autostart: bool, vcpus: usize, images: Images<'static>, files: Files<'static>) -> Self {
         let machine = FakeMachine::default();
         let Shared { ram, pages, log, console, backend, timer, request, stats, wanted, actual, alive, bells } =
             SHARED.with(|shared| *shared);
@@ -354,7 +369,8 @@ impl Guest {
             logger: Logger::new(log[0].0, log[0].1, || ()),
             ram: ram.ram(),
             stale: false,
-            images: Images { kernel: KERNEL, initrd: &[1; 100], dtb: &[2; 50], plain: true },
+            images,
+            files,
             vcpus,
             devices,
             terminal: Terminal::new(attach(console[0]), Some((1, Port::new(pages[1])))),

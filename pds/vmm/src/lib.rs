@@ -14,6 +14,7 @@ pub mod devices;
 pub mod exits;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
+pub mod files;
 pub mod lifecycle;
 pub mod links;
 pub mod load;

@@ -20,24 +20,33 @@ use crate::vmm::{Phase, Vcpu, Vmm};
 
 impl<M: Machine, P: Page> Vmm<'_, M, P> {
     /// Starts the guest in what is as good as a new machine: the first time RAM is zero and nothing is pending, later that
-    /// has to be made so.
+    /// has to be made so. Boot files beside the image are checked before the first start.
     pub(crate) fn start(&mut self) {
-        if core::mem::take(&mut self.fresh) { self.launch() } else { self.prepare() }
+        let fresh = core::mem::take(&mut self.fresh);
+        match self.files.verdict() {
+            Some(Err(refused)) => self.refuse(format_args!("{refused}")),
+            Some(Ok(())) if fresh => self.launch(),
+            _ => self.prepare(fresh),
+        }
+    }
+
+    /// The guest cannot start for this reason.
+    pub(crate) fn refuse(&mut self, why: core::fmt::Arguments<'_>) {
+        self.cell.actual.epoch.store(self.epoch.unwrap_or(0), Ordering::Release);
+        log_line!(self.logger, "cannot start: {why}");
+        self.phase = Phase::Stopped(false);
+        self.ended = Some(StopReason::Crash);
+        self.publish();
+        self.tell(label::GUEST_STOPPED, &[StopReason::Crash as u64]);
     }
 
     /// Loads the guest and starts its first vCPU.
     pub(crate) fn launch(&mut self) {
-        self.cell.actual.epoch.store(self.epoch.unwrap_or(0), Ordering::Release);
         let plan = match load::load(&mut self.machine, &self.ram, self.images) {
             Ok(plan) => plan,
-            Err(refused) => {
-                log_line!(self.logger, "cannot start: {refused}");
-                self.phase = Phase::Stopped(false);
-                self.ended = Some(StopReason::Crash);
-                self.publish();
-                return self.tell(label::GUEST_STOPPED, &[StopReason::Crash as u64]);
-            }
+            Err(refused) => return self.refuse(format_args!("{refused}")),
         };
+        self.cell.actual.epoch.store(self.epoch.unwrap_or(0), Ordering::Release);
         self.gic.reset();
         let all = self.lines.restart(&mut self.gic);
         self.acknowledge(all);

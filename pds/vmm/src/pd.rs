@@ -6,6 +6,7 @@ use partita_guest::lines::Lines;
 use partita_pd::config;
 use partita_pd::memory::{at, page, region};
 use partita_pd_vmm::devices::Slot;
+use partita_pd_vmm::files::Files;
 use partita_pd_vmm::links::{Description, Links};
 use partita_pd_vmm::load::Images;
 use partita_pd_vmm::machine::Machine;
@@ -28,15 +29,9 @@ static OWN_STATS: VmmStats = VmmStats::new();
 
 #[protection_domain]
 fn init() -> Pd {
-    // SAFETY: the host tool maps these regions in every VMM and sets the symbols to their sizes; they are prefilled and
-    // read-only for everybody.
-    let (kernel, initrd, dtb) = unsafe {
-        (
-            region(vaddr::GUEST_KERNEL, *var!(guest_kernel_size: usize = 0)),
-            region(vaddr::GUEST_INITRD, *var!(guest_initrd_size: usize = 0)),
-            region(vaddr::GUEST_DTB, *var!(guest_dtb_size: usize = 0)),
-        )
-    };
+    // SAFETY: the host tool maps the region in every VMM and sets the symbol to its size; it is prefilled and read-only for
+    // everybody.
+    let dtb = unsafe { region(vaddr::GUEST_DTB, *var!(guest_dtb_size: usize = 0)) };
     let ram_size = *var!(guest_ram_size: u64 = 0);
     // SAFETY: guest RAM is mapped here for as long as this PD runs, and nothing makes references into it. The VMM does no
     // DMA, so it is not told the physical address.
@@ -46,6 +41,7 @@ fn init() -> Pd {
     let config = config().expect("partita.json");
     let name = pd_name().unwrap_or("");
     let (_, cell) = config.cell_of_pd(name).expect("a cell for this PD in partita.json");
+    let ([kernel, initrd], files) = files(config);
 
     // SAFETY: the log ring is mapped at its fixed addresses, as every PD's.
     let logger = unsafe { Logger::at_layout(|| Channel::new(channel::CONSOLE).notify()) };
@@ -72,6 +68,7 @@ fn init() -> Pd {
         logger,
         ram,
         stale: cell.memory_address.is_some(),
+        files,
         images: Images { kernel, initrd, dtb, plain: cell.boot == Boot::Binary },
         vcpus: cell.vcpus.into(),
         devices: devices(config, cell),
@@ -85,6 +82,34 @@ fn init() -> Pd {
         // SAFETY: likewise for the page with our signs of life.
         alive: unsafe { page(vaddr::HEALTH) },
     }))
+}
+
+/// Kernel and initramfs: in the image, or where the boot loader has put them, behind their headers.
+fn files(config: &Config<'_>) -> ([&'static [u8]; 2], Files<'static>) {
+    // SAFETY: for each symbol that is not 0 the host tool maps a region of that size; the first three are prefilled, the
+    // last two the boot loader's. All are read-only for everybody.
+    let (in_image, expected, rooms) = unsafe {
+        (
+            [
+                region(vaddr::GUEST_KERNEL, *var!(guest_kernel_size: usize = 0)),
+                region(vaddr::GUEST_INITRD, *var!(guest_initrd_size: usize = 0)),
+            ],
+            region(vaddr::GUEST_BOOT, *var!(guest_boot_size: usize = 0)),
+            [
+                region(vaddr::GUEST_KERNEL, *var!(guest_kernel_room: usize = 0)),
+                region(vaddr::GUEST_INITRD, *var!(guest_initrd_room: usize = 0)),
+            ],
+        )
+    };
+    match config.boot_files {
+        None => (in_image, Files::in_image()),
+        Some(address) => {
+            let [kernel, initrd] = rooms;
+            let initrd = (!initrd.is_empty()).then_some(initrd);
+            let (files, images) = Files::open(address.0, kernel, initrd, expected);
+            (images, files)
+        }
+    }
 }
 
 /// The interrupts of passed-through devices, which the system description numbers in this order.

@@ -1,4 +1,5 @@
-//! Makes a used machine as good as new before a guest starts in it again: CPU interfaces empty, RAM zero.
+//! Makes a used machine as good as new before a guest starts in it again: CPU interfaces empty, RAM zero; and checks boot
+//! files, before the guest's first start.
 //!
 //! A guest may be stopped in the middle of an interrupt handler. Its list register is then active, and nothing that seL4
 //! offers a VMM can change that: InjectIRQ refuses an active one, and there is no call to clear it. But the vCPU itself can:
@@ -18,6 +19,7 @@ use partita_protocol::layout::guest;
 use partita_protocol::lifecycle::LIST_REGISTERS;
 
 use crate::exits::label;
+use crate::files;
 use crate::machine::{Machine, Page};
 use crate::vmm::{Phase, Vcpu, Vmm};
 
@@ -72,8 +74,8 @@ const PROGRAM: [u32; 29] = [
 ];
 
 impl<M: Machine, P: Page> Vmm<'_, M, P> {
-    /// Begins. [`Vmm::launch`] follows by itself.
-    pub(crate) fn prepare(&mut self) {
+    /// Begins. [`Vmm::launch`] follows by itself. `fresh`: RAM is zero.
+    pub(crate) fn prepare(&mut self, fresh: bool) {
         self.gic.reset();
         let mut bytes = [0; size_of_val(&PROGRAM)];
         for (bytes, word) in bytes.chunks_exact_mut(4).zip(PROGRAM) {
@@ -86,7 +88,8 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
         self.machine.publish(0, bytes.len() as u64);
         let used = (0..MAX_VCPUS).filter(|vcpu| self.used.get(*vcpu) == Some(&true));
         let dirty = used.fold(1, |set, vcpu| set | 1 << vcpu);
-        self.phase = Phase::Preparing(Preparation { cleared: PAGE, dirty });
+        self.phase =
+            Phase::Preparing(Preparation { cleared: if fresh { self.ram.size() } else { PAGE }, dirty });
         for vcpu in (0..self.vcpus.len()).filter(|vcpu| dirty & (1 << vcpu) != 0) {
             self.new_vcpu(vcpu);
             let mut words = [0; registers::X0 + 5];
@@ -134,10 +137,16 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
         } else if done.cleared < self.ram.size() {
             self.clear(done.cleared, PIECE);
             done.cleared += PIECE;
+        } else if self.files.verdict().is_none() {
+            self.files.check(files::PIECE);
         } else if done.dirty == 0 {
             self.clear(0, PAGE);
             self.machine.suspend(vcpu);
-            return self.launch();
+            self.set_vcpu(vcpu, Vcpu::Off);
+            return match self.files.verdict() {
+                Some(Err(refused)) => self.refuse(format_args!("{refused}")),
+                _ => self.launch(),
+            };
         }
         self.phase = Phase::Preparing(done);
     }

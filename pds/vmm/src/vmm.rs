@@ -26,6 +26,7 @@ use core::sync::atomic::Ordering;
 
 use crate::busy::Busy;
 use crate::devices::Slot;
+use crate::files::Files;
 use crate::links::Links;
 use crate::load::Images;
 use crate::machine::{Machine, Page};
@@ -104,6 +105,7 @@ pub struct Vmm<'a, M, P> {
     pub(crate) limiter: Limiter,
     pub(crate) ram: GuestRam,
     pub(crate) images: Images<'a>,
+    pub(crate) files: Files<'a>,
     pub(crate) gic: Vgic,
     pub(crate) cpus: Cpus,
     pub(crate) vcpus: Vec<Vcpu, MAX_VCPUS>,
@@ -152,6 +154,8 @@ pub struct Parts<'a, M, P> {
     pub stale: bool,
     /// What the guest starts from.
     pub images: Images<'a>,
+    /// Those of them that the boot loader has put into memory.
+    pub files: Files<'a>,
     /// Number of vCPUs.
     pub vcpus: usize,
     /// Its devices, in the order of their register pages.
@@ -188,6 +192,7 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
             limiter: Limiter::new(8, second),
             ram: parts.ram,
             images: parts.images,
+            files: parts.files,
             gic: Vgic::new(count),
             cpus: Cpus::new(count),
             vcpus,

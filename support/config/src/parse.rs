@@ -16,7 +16,7 @@ use serde_json_core::de::Error;
 
 use crate::Config;
 
-const KEYS: &[&str] = &["$schema", "controllers", "cells", "links", "sockets"];
+const KEYS: &[&str] = &["$schema", "boot_files", "controllers", "cells", "links", "sockets"];
 
 /// The target's parser: no file that the host tool accepted fails here. After an error `config` holds what came before it.
 ///
@@ -109,13 +109,14 @@ impl<'de: 'a, 'a> Visitor<'de> for Whole<'_, 'a> {
             }
             match place {
                 0 => config.schema = map.next_value()?,
-                1 => map.next_value_seed(List(&mut config.controllers, PhantomData))?,
-                2 => map.next_value_seed(List(&mut config.cells, PhantomData))?,
-                3 => map.next_value_seed(List(&mut config.links, PhantomData))?,
+                1 => config.boot_files = Some(map.next_value()?),
+                2 => map.next_value_seed(List(&mut config.controllers, PhantomData))?,
+                3 => map.next_value_seed(List(&mut config.cells, PhantomData))?,
+                4 => map.next_value_seed(List(&mut config.links, PhantomData))?,
                 _ => map.next_value_seed(List(&mut config.sockets, PhantomData))?,
             }
         }
-        if seen.get(2) == Some(&true) { Ok(()) } else { Err(de::Error::missing_field("cells")) }
+        if seen.get(3) == Some(&true) { Ok(()) } else { Err(de::Error::missing_field("cells")) }
     }
 }
 

@@ -15,6 +15,9 @@ pub struct Config<'a> {
     /// For editors; ignored.
     #[serde(rename = "$schema", skip_serializing_if = "Option::is_none")]
     pub schema: Option<&'a str>,
+    /// Where the boot loader puts `guests.img`, which then holds the guests' kernels and initramfs; without it the image does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boot_files: Option<Address>,
     /// Disk controllers, one `blk` PD each. The position is the `n` of [`layout::Service::Blk`].
     pub controllers: Vec<Controller<'a>, MAX_CONTROLLERS>,
     /// Guests. The position is the cell's number everywhere: channels, addresses, console keys.
@@ -274,6 +277,7 @@ impl<'a> Config<'a> {
     pub const fn new() -> Self {
         Self {
             schema: None,
+            boot_files: None,
             controllers: Vec::new(),
             cells: Vec::new(),
             links: Vec::new(),

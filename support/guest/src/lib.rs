@@ -5,6 +5,8 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod boot;
+pub mod boot_file;
+pub mod crc32c;
 pub mod exception;
 pub mod fault;
 pub mod gic;

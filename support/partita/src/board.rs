@@ -41,8 +41,11 @@ pub struct Board {
     pub not_devices: &'static [(&'static str, u64, u64)],
     /// Bytes of RAM that Microkit can give to PDs and guests, what it and the image use included.
     pub ram: u64,
-    /// RAM that the kernel does not get: first, and first behind.
-    pub spare: (u64, u64),
+    /// RAM that the kernel does not get: first, and first behind. The last may end where a machine of this kind can end;
+    /// QEMU is started with as much as is used.
+    pub spare: &'static [(u64, u64)],
+    /// Part of it where the firmware leaves its device tree: a boot loader cannot put anything else there.
+    pub firmware: (u64, u64),
     /// Where loader.img is loaded.
     pub load: u64,
 }
@@ -59,7 +62,8 @@ const QEMU_VIRT: Board = Board {
         ("RAM", 0x4000_0000, 1 << 40),
     ],
     ram: 0x6000_0000,
-    spare: (0x4000_0000, 0x6000_0000),
+    spare: &[(0x4000_0000, 0x6000_0000), (0xc000_0000, 0x2_4000_0000)],
+    firmware: (0x4000_0000, 0x4020_0000),
     load: 0x7000_0000,
 };
 
@@ -88,6 +92,18 @@ impl Board {
             }
             other => fail!("BOARD={other} is unknown; use BOARD=qemu_virt_aarch64"),
         }
+    }
+
+    /// Whether all from `first` to before `end` is memory that the kernel does not get.
+    pub fn spares(&self, first: u64, end: u64) -> bool {
+        self.spare.iter().any(|(start, behind)| *start <= first && end <= *behind)
+    }
+
+    /// That memory in words.
+    pub fn spare_words(&self) -> String {
+        let ranges: Vec<_> =
+            self.spare.iter().map(|(first, behind)| format!("{first:#x} to {behind:#x}")).collect();
+        ranges.join(" and ")
     }
 
     /// Registers and interrupt of a controller.

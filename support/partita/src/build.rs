@@ -11,6 +11,7 @@ use partita_config::{Boot, Cell, Config};
 use partita_guest::boot;
 
 use crate::{
+    boot_files::{self, BootFiles},
     context::Context,
     dtb, fail,
     failure::{Failure, Result},
@@ -36,6 +37,10 @@ pub struct Built {
     pub loader: PathBuf,
     /// system.xml.
     pub system: PathBuf,
+    /// guests.img and where it has to be, if there is one.
+    pub boot_files: Option<(PathBuf, u64)>,
+    /// First address behind the memory that the system uses of what the board keeps from the kernel.
+    pub spare_end: u64,
 }
 
 /// Builds everything; the guest's files are made by their recipe if the description names its output.
@@ -55,24 +60,34 @@ pub fn build(context: &Context) -> Result<Built> {
     let _one = lock(&out)?;
     pds(context, &sdk, &out)?;
     guests(context, &config)?;
-    let system = generate(context, &text, &config, &out)?;
+    let (system, files) = generate(context, &text, &config, &out)?;
     let loader = pack(context, &sdk, &out, &system)?;
-    Ok(Built { sdk, out, loader, system })
+    let boot_files = files.range().map(|(first, _)| (out.join(boot_files::IMAGE), first));
+    let ends = config.cells.iter().filter_map(|cell| Some(cell.fixed_memory()?.end));
+    let spare_end = ends.chain(files.range().map(|(_, end)| end)).max().unwrap_or(0);
+    Ok(Built { sdk, out, loader, system, boot_files, spare_end })
 }
 
-/// Writes system.xml, the copy of partita.json and the device trees into `out`.
+/// Writes system.xml, the copy of partita.json, the device trees and, if it is wanted, guests.img into `out`.
 ///
 /// # Errors
 /// The system is too large; a guest file is missing; a file cannot be written.
-pub fn generate(context: &Context, text: &str, config: &Config<'_>, out: &Path) -> Result<PathBuf> {
+pub fn generate(
+    context: &Context,
+    text: &str,
+    config: &Config<'_>,
+    out: &Path,
+) -> Result<(PathBuf, BootFiles)> {
     for cell in &config.cells {
         let dtb = guest_dtb(context, config, cell)?;
         write(&out.join(system::compose::dtb_name(cell.name)), &dtb)?;
     }
     write(&out.join(system::compose::CONFIG), text.as_bytes())?;
     let path = out.join("system.xml");
-    write(&path, system::generate(config, context.board)?.as_bytes())?;
-    Ok(path)
+    let files = BootFiles::lay_out(context, config)?;
+    write(&path, system::generate(config, context.board, &files)?.as_bytes())?;
+    files.write(config, out)?;
+    Ok((path, files))
 }
 
 /// The device tree of a cell, after the check that the VMM will make too: all parts fit into the guest's memory.

@@ -8,7 +8,7 @@ use std::{fs::File, io::Read, path::Path};
 use partita_config::{Boot, Config, Size, host::Problem};
 use partita_guest::boot::Kernel;
 
-use crate::{context::Context, dtb, failure::Result, system};
+use crate::{boot_files::BootFiles, context::Context, dtb, failure::Result, system};
 
 /// Checks the description; prints what it amounts to.
 ///
@@ -23,7 +23,13 @@ pub fn run(context: &Context) -> Result {
     if !lines.is_empty() {
         return Err(crate::failure::Failure::new(lines.join("\n")));
     }
-    system::generate(&config, context.board)?;
+    // Without all of them, where they would be is not known yet.
+    let files = if is_complete(context, &config) {
+        BootFiles::lay_out(context, &config)?
+    } else {
+        BootFiles::default()
+    };
+    system::generate(&config, context.board, &files)?;
     let memory = config.cells.iter().map(|cell| cell.memory.0).sum();
     println!(
         "{}: ok: {} of {} with {} of memory, {}",
@@ -34,6 +40,12 @@ pub fn run(context: &Context) -> Result {
         plural(config.controllers.len(), "disk controller")
     );
     Ok(())
+}
+
+/// Whether all files are there.
+fn is_complete(context: &Context, config: &Config<'_>) -> bool {
+    let mut names = config.cells.iter().flat_map(|cell| [Some(cell.kernel), cell.initrd]).flatten();
+    names.all(|name| context.file(name).exists())
 }
 
 fn plural(count: usize, what: &str) -> String {
@@ -96,7 +108,7 @@ fn head(path: &Path) -> std::io::Result<(Vec<u8>, u64)> {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, path::Path};
 
     use clap::Parser;
 
@@ -108,6 +120,44 @@ mod tests {
         options: Options,
     }
 
+    fn check_text(dir: &Path, text: &str) -> String {
+        let file = dir.join("x.json");
+        fs::write(&file, text).unwrap();
+        let mut options = Cli::parse_from(["test"]).options;
+        options.description = file;
+        match super::run(&Context::new(options).unwrap()) {
+            Ok(()) => "ok".to_owned(),
+            Err(failure) => failure.to_string().replace(&format!("{}/", dir.display()), ""),
+        }
+    }
+
+    #[test]
+    fn the_place_of_boot_files_is_checked() {
+        let dir = std::env::temp_dir().join(format!("partita-check-boot-{}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        fs::write(dir.join("big"), vec![0; 17 << 20]).unwrap();
+        let check = |address: &str, cell: &str| {
+            let cells =
+                format!(r#"{{ "name": "a", "memory": "32M", {cell} "boot": "binary", "kernel": "big" }}"#);
+            check_text(&dir, &format!(r#"{{ "boot_files": "{address}", "cells": [{cells}] }}"#))
+        };
+        assert_eq!(check("0xc0000000", ""), "ok");
+        assert_eq!(check("0x50000000", r#""memory_address": "0x40000000","#), "ok");
+        assert_eq!(check("0xc0001000", ""), "x.json: boot_files: is 0xc0001000; it must be a multiple of 2M");
+        assert!(
+            check("0x60000000", "")
+                .starts_with("boot_files: guests.img has 18M from 0x60000000, which is not in")
+        );
+        assert!(check("0x5f000000", "").contains("which is not in the memory"));
+        assert!(
+            check("0x40000000", "").contains("where the firmware leaves its device tree; choose 0x40200000")
+        );
+        assert!(check("0xc0000000", r#""memory_address": "0xc1000000","#).ends_with(
+            "overlaps the memory of cells[0], 32M from 0xc1000000; choose another address for either"
+        ));
+        fs::remove_dir_all(dir).unwrap();
+    }
+
     #[test]
     fn files_and_board_are_checked() {
         let dir = std::env::temp_dir().join(format!("partita-check-{}", std::process::id()));
@@ -115,17 +165,7 @@ mod tests {
         fs::write(dir.join("empty"), "").unwrap();
         fs::write(dir.join("text"), "not a kernel").unwrap();
         fs::write(dir.join("big"), vec![0; 17 << 20]).unwrap();
-        let check = |cell: &str| {
-            let file = dir.join("x.json");
-            let text = format!(r#"{{ "cells": [{{ "name": "a", {cell} }}] }}"#);
-            fs::write(&file, text).unwrap();
-            let mut options = Cli::parse_from(["test"]).options;
-            options.description = file;
-            match super::run(&Context::new(options).unwrap()) {
-                Ok(()) => "ok".to_owned(),
-                Err(failure) => failure.to_string().replace(&format!("{}/", dir.display()), ""),
-            }
-        };
+        let check = |cell: &str| check_text(&dir, &format!(r#"{{ "cells": [{{ "name": "a", {cell} }}] }}"#));
         assert_eq!(check(r#""memory": "16M", "boot": "binary", "kernel": "text""#), "ok");
         assert_eq!(
             check(r#""memory": "16M", "kernel": "empty""#),

@@ -6,6 +6,7 @@
 
 pub mod bench;
 pub mod board;
+pub mod boot_files;
 pub mod build;
 pub mod check;
 pub mod context;

@@ -4,7 +4,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use partita::{
-    bench, build, check,
+    bench,
+    boot_files::BootFiles,
+    build, check,
     context::{Context, Options},
     failure::Result,
     flash, import, qemu, report, smoke, system, tools,
@@ -102,7 +104,9 @@ fn run(cli: Cli) -> Result {
         Command::Check { .. } => check::run(&context),
         Command::Generate { output } => {
             let text = context.read_description()?;
-            let xml = system::generate(&context.parse(&text)?, context.board)?;
+            let config = context.parse(&text)?;
+            let files = BootFiles::lay_out(&context, &config)?;
+            let xml = system::generate(&config, context.board, &files)?;
             match output {
                 Some(path) => build::write(&path, xml.as_bytes()),
                 None => {
@@ -115,7 +119,7 @@ fn run(cli: Cli) -> Result {
             let text = context.read_description()?;
             let config = context.parse(&text)?;
             build::create(&context.out())?;
-            let path = build::generate(&context, &text, &config, &context.out())?;
+            let (path, _) = build::generate(&context, &text, &config, &context.out())?;
             println!("{}", path.parent().unwrap_or(&path).display());
             Ok(())
         }

@@ -15,6 +15,13 @@ use crate::{
     process, tools,
 };
 
+/// Where the machine's memory begins.
+const MEMORY: u64 = 0x4000_0000;
+/// Where it ends unless the system uses more: where seL4's ends.
+pub const MEMORY_END: u64 = 0xc000_0000;
+/// QEMU gets whole such parts.
+const GRANULE: u64 = 64 << 20;
+
 /// A machine to be started: image, disk, more arguments.
 #[derive(Clone, Debug)]
 pub struct Machine {
@@ -22,6 +29,10 @@ pub struct Machine {
     pub loader: PathBuf,
     /// Where it is loaded.
     pub load: u64,
+    /// guests.img and where it is loaded, if the system has one.
+    pub boot_files: Option<(PathBuf, u64)>,
+    /// First address behind its memory.
+    pub memory_end: u64,
     /// Raw disk behind virtio-mmio transport 0.
     pub disk: Option<PathBuf>,
     /// More arguments.
@@ -35,17 +46,29 @@ impl Machine {
     /// `QEMU_ARGS` has an unfinished quotation.
     pub fn new(context: &Context, built: &Built, disk: Option<PathBuf>) -> Result<Self> {
         let arguments = split_words(context.options.qemu_args.as_deref().unwrap_or_default())?;
-        Ok(Self { loader: built.loader.clone(), load: context.board.load, disk, arguments })
+        Ok(Self {
+            loader: built.loader.clone(),
+            load: context.board.load,
+            boot_files: built.boot_files.clone(),
+            memory_end: built.spare_end.next_multiple_of(GRANULE).max(MEMORY_END),
+            disk,
+            arguments,
+        })
     }
 
     /// QEMU's command line.
     pub fn command(&self) -> Command {
         let mut command = Command::new(tools::QEMU.program);
         command
-            .args(["-machine", "virt,virtualization=on", "-cpu", "cortex-a53", "-m", "2G"])
+            .args(["-machine", "virt,virtualization=on", "-cpu", "cortex-a53", "-m"])
+            .arg(format!("{}M", (self.memory_end - MEMORY) >> 20))
             .args(["-nographic", "-nic", "none", "-global", "virtio-mmio.force-legacy=false"])
             .arg("-device")
             .arg(format!("loader,file={},addr={:#x},cpu-num=0", escape(&self.loader), self.load));
+        if let Some((file, address)) = &self.boot_files {
+            let file = escape(file);
+            command.arg("-device").arg(format!("loader,file={file},addr={address:#x},force-raw=on"));
+        }
         if let Some(disk) = &self.disk {
             command
                 .arg("-drive")
@@ -174,12 +197,16 @@ mod tests {
         let machine = Machine {
             loader: "/a,b/loader.img".into(),
             load: 0x7000_0000,
+            boot_files: Some(("/a,b/guests.img".into(), 0xc000_0000)),
+            memory_end: 0xc400_0000,
             disk: Some("/d,1.img".into()),
             arguments: vec!["-s".into()],
         };
         let command = machine.command();
         let arguments: Vec<_> = command.get_args().map(|a| a.to_string_lossy().into_owned()).collect();
         assert!(arguments.contains(&"loader,file=/a,,b/loader.img,addr=0x70000000,cpu-num=0".to_owned()));
+        assert!(arguments.contains(&"loader,file=/a,,b/guests.img,addr=0xc0000000,force-raw=on".to_owned()));
+        assert!(arguments.windows(2).any(|pair| pair == ["-m", "2112M"]), "{arguments:?}");
         assert!(arguments.contains(&"file=/d,,1.img,if=none,format=raw,id=d0".to_owned()));
         assert_eq!(arguments.last().map(String::as_str), Some("-s"));
     }

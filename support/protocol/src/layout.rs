@@ -211,9 +211,14 @@ pub mod vaddr {
 
     /// In a VMM: device tree blob of the guest, read-only. Byte count: symbol `guest_dtb_size`.
     pub const GUEST_DTB: usize = 0x1200_0000;
-    /// In a VMM: guest kernel image, read-only. Byte count: symbol `guest_kernel_size`.
+    /// In a VMM: headers that its boot files must have, kernel first, read-only. Byte count: symbol `guest_boot_size` (0: its
+    /// files are in the image).
+    pub const GUEST_BOOT: usize = 0x1240_0000;
+    /// In a VMM: guest kernel image, read-only. Byte count: symbol `guest_kernel_size`. Or a boot file behind its header
+    /// (docs/boot-files.md); byte count of the region: symbol `guest_kernel_room`.
     pub const GUEST_KERNEL: usize = 0x6000_0000;
-    /// In a VMM: guest initramfs, read-only. Byte count: symbol `guest_initrd_size` (0: none).
+    /// In a VMM: guest initramfs, read-only. Byte count: symbol `guest_initrd_size` (0: none). Or likewise a boot file:
+    /// `guest_initrd_room`.
     pub const GUEST_INITRD: usize = 0x8000_0000;
 
     /// In a VMM: its guest's RAM. Byte count: symbol `guest_ram_size`.

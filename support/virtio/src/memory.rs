@@ -234,6 +234,18 @@ impl GuestRam {
         Ok(())
     }
 
+    /// As [`GuestRam::write`], made for long pieces that need not be congruent. This memory must be Normal memory.
+    #[inline]
+    pub fn write_block(&self, gpa: u64, from: &[u8]) -> Result<(), MemoryError> {
+        #[cfg(any(test, feature = "fake"))]
+        crate::fake::crash::store();
+        let into = self.pointer(gpa, from.len())?;
+        // SAFETY: `pointer` checked that `from.len()` bytes at `into` are in RAM, which `new`'s caller promised to be valid
+        // for writes and free of references; so `from` is elsewhere.
+        unsafe { copy(from.as_ptr(), into.as_ptr(), from.len()) };
+        Ok(())
+    }
+
     #[inline]
     fn aligned<T>(&self, gpa: u64) -> Result<NonNull<T>, MemoryError> {
         let pointer = self.pointer(gpa, size_of::<T>())?.cast::<T>();
@@ -337,7 +349,8 @@ unsafe fn volatile_write(into: *mut u8, from: &[u8]) {
 ///
 /// # Safety
 ///
-/// `from` must be valid for reads and `into` for writes of `len` bytes; there may be no reference to any of it.
+/// `from` must be valid for reads and `into` for writes of `len` bytes; there may be no reference to `into`, and to `from`
+/// none that is exclusive.
 #[cfg(not(all(target_arch = "aarch64", target_os = "none")))]
 unsafe fn copy(from: *const u8, into: *mut u8, len: usize) {
     let congruent = (from.addr() ^ into.addr()).is_multiple_of(8);
@@ -470,15 +483,17 @@ mod tests {
         for at in (0..16).step_by(step) {
             for skew in (0..9).step_by(step) {
                 for len in (0..40usize).step_by(step) {
-                    ram.fill(BASE, 0x100, 0xee).unwrap();
-                    ram.write(BASE + at, &source[skew..skew + len]).unwrap();
-                    let mut back = [0u8; 64];
-                    ram.read(BASE + at, &mut back[skew..skew + len]).unwrap();
-                    assert_eq!(back[skew..skew + len], source[skew..skew + len]);
-                    let mut all = [0u8; 0x100];
-                    ram.read(BASE, &mut all).unwrap();
-                    let inside = at as usize..at as usize + len;
-                    assert!(all.iter().enumerate().all(|(i, b)| inside.contains(&i) || *b == 0xee));
+                    for write in [GuestRam::write, GuestRam::write_block] {
+                        ram.fill(BASE, 0x100, 0xee).unwrap();
+                        write(&ram, BASE + at, &source[skew..skew + len]).unwrap();
+                        let mut back = [0u8; 64];
+                        ram.read(BASE + at, &mut back[skew..skew + len]).unwrap();
+                        assert_eq!(back[skew..skew + len], source[skew..skew + len]);
+                        let mut all = [0u8; 0x100];
+                        ram.read(BASE, &mut all).unwrap();
+                        let inside = at as usize..at as usize + len;
+                        assert!(all.iter().enumerate().all(|(i, b)| inside.contains(&i) || *b == 0xee));
+                    }
                 }
             }
         }
@@ -505,6 +520,7 @@ mod tests {
         }
         assert_eq!(a.copy_to(BASE, &b, 0x8000_0000, 0x201), Err(MemoryError::OutOfRam));
         assert_eq!(a.copy_to(BASE, &b, 0x8000_0001, 0x200), Err(MemoryError::OutOfRam));
+        assert_eq!(a.write_block(BASE + 1, &source[..0x200]), Err(MemoryError::OutOfRam));
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! What the supervisor wants, from every phase, and several vCPUs. The fake kernel's `runs` says which vCPUs it would run:
 //! that has to be what the VMM believes, after every event.
 
+use partita_guest::boot_file::{HEADER, Header, LEAD};
+use partita_guest::crc32c::crc32c;
 use partita_protocol::lifecycle::CellState;
 
 use super::*;
@@ -229,6 +231,85 @@ fn second_vcpu_starts_sleeps_is_woken_by_sgi_and_goes_off() {
     assert!(!world.runs(1));
     assert_eq!(world.smc(0, [0xc400_0004, 1, 0, 0]), 1);
     assert_eq!(world.guest.actual.vcpus_on.load(Ordering::Relaxed), 1);
+}
+
+/// A boot file of several pieces, as guests.img has it.
+fn boot_file() -> (Vec<u8>, [u8; HEADER]) {
+    let file: Vec<u8> = (0..1_500_000u32).map(|n| (n >> 3) as u8 | 1).collect();
+    let header = Header { length: file.len() as u64, crc: crc32c(&file) }.to_bytes();
+    let mut region = vec![0; LEAD];
+    region[..HEADER].copy_from_slice(&header);
+    region.extend(file);
+    (region, header)
+}
+
+impl World {
+    fn with_boot_file(region: Vec<u8>, expected: &[u8]) -> Self {
+        let guest = Guest::with_boot_file(Vec::leak(region), expected);
+        let mut world = World { guest, vcpus: 1, kept: None };
+        world.guest.ram.ram().fill(guest::RAM, crate::fake::RAM, 0).unwrap();
+        world.guest.log();
+        let next = world.guest.vmm.begin();
+        world.after(next, None);
+        world
+    }
+}
+
+#[test]
+fn a_boot_file_is_checked_in_pieces_before_the_first_start_and_serves_restarts() {
+    let (region, header) = boot_file();
+    let file = region[LEAD..].to_vec();
+    let mut world = World::with_boot_file(region, &header);
+    // RAM is not cleared again: two pieces, and the exit that finds all done.
+    for _ in 0..3 {
+        assert!(matches!(world.guest.vmm.phase, Phase::Preparing(_)));
+        world.fault(0, VCPU_FAULT, [SMC, 0, 0, 0]);
+    }
+    let log = world.guest.log();
+    assert_eq!(world.actual(), (0, CellState::Running), "{:?} {log}", world.guest.vmm.phase);
+    assert_eq!(world.guest.ram.bytes(guest::RAM, file.len()), file);
+    world.guest.ram.ram().fill(guest::RAM, crate::fake::RAM, 0xa5).unwrap();
+    world.want(1, CellState::Running);
+    let mut exits = 0;
+    while matches!(world.guest.vmm.phase, Phase::Preparing(_)) {
+        world.fault(0, VCPU_FAULT, [SMC, 0, 0, 0]);
+        exits += 1;
+    }
+    assert_eq!((exits, world.actual()), (4, (1, CellState::Running)), "cleared, not checked again");
+    assert_eq!(world.guest.ram.bytes(guest::RAM, file.len()), file);
+    assert!(world.guest.ram.bytes(guest::RAM + file.len() as u64, 4096).iter().all(|byte| *byte == 0));
+}
+
+#[test]
+fn a_boot_file_that_is_missing_another_or_damaged_stops_its_guest_with_a_line() {
+    let (good, header) = boot_file();
+    let refused = |region: Vec<u8>| {
+        let mut world = World::with_boot_file(region, &header);
+        world.settle();
+        assert_eq!(world.actual(), (0, CellState::Ended));
+        assert_eq!(world.guest.actual.reason.load(Ordering::Relaxed), StopReason::Crash as u32);
+        let told = world.guest.machine.0.borrow().calls.last().cloned().unwrap();
+        assert_eq!(told, (channel::SUPERVISOR, supervisor::GUEST_STOPPED, vec![StopReason::Crash as u64]));
+        let log = world.guest.log();
+        // Another start says it again and changes nothing.
+        world.want(1, CellState::Running);
+        world.settle();
+        assert_eq!(world.actual(), (1, CellState::Ended));
+        log
+    };
+    assert!(refused(vec![0; good.len()]).contains(
+        "cannot start: guests.img is not at 0xc0000000: found no header (the first bytes are 0000000000000000); load it \
+         there beside loader.img"
+    ));
+    let mut other = good.clone();
+    let header_of_other = Header { length: 7, crc: 8 }.to_bytes();
+    other[..HEADER].copy_from_slice(&header_of_other);
+    assert!(
+        refused(other).contains("found that of another build (7 bytes with CRC 00000008 instead of 1500000")
+    );
+    let mut short = good.clone();
+    short[LEAD + 1_400_000..].fill(0);
+    assert!(refused(short).contains("found a damaged file or a part of it (CRC "));
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -22,6 +22,11 @@ const FIRST_IRQ: u32 = 48;
 
 /// Adds everything that is wrong.
 pub fn check(config: &Config<'_>, problems: &mut Problems<'_>) {
+    if let Some(address) = config.boot_files
+        && !address.0.is_multiple_of(guest::LOAD_ALIGN)
+    {
+        problems.add("boot_files", format!("is {address}"), "it must be a multiple of 2M");
+    }
     controllers(config, problems);
     for (n, cell) in config.cells.iter().enumerate() {
         let path = format!("cells[{n}]");
@@ -53,6 +58,7 @@ pub fn check(config: &Config<'_>, problems: &mut Problems<'_>) {
 const GENERATED: &[&str] = &[
     "partita.json",
     "system.xml",
+    "guests.img",
     "supervisor.elf",
     "pulse.elf",
     "timer.elf",
@@ -66,8 +72,10 @@ fn files(config: &Config<'_>, problems: &mut Problems<'_>) {
     for (n, cell) in config.cells.iter().enumerate() {
         for (key, file) in [("kernel", Some(cell.kernel)), ("initrd", cell.initrd)] {
             let Some(file) = file else { continue };
-            let is_dtb = |cell: &Cell<'_>| file.strip_suffix(".dtb") == Some(cell.name);
-            if GENERATED.contains(&file) || config.cells.iter().any(is_dtb) {
+            let is_cells = |cell: &Cell<'_>| {
+                [".dtb", ".boot"].iter().any(|ending| file.strip_suffix(ending) == Some(cell.name))
+            };
+            if GENERATED.contains(&file) || config.cells.iter().any(is_cells) {
                 let wrong = format!("\"{file}\" is the name of a file that is generated");
                 problems.add(
                     format!("cells[{n}].{key}"),

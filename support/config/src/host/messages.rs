@@ -100,7 +100,7 @@ fn each_mistake_has_its_message() {
         (with(r#""Image""#, r#""C:\\Image""#), "line 4, column 49: a backslash is not supported; write the character itself; quotes and control characters cannot be written"),
         // Keys.
         (with("cells", "cell"), "cell: unknown key; did you mean \"cells\"?"),
-        (with("controllers", "devices"), "devices: unknown key; there is: $schema, controllers, cells, links, sockets"),
+        (with("controllers", "devices"), "devices: unknown key; there is: $schema, boot_files, controllers, cells, links, sockets"),
         (with(r#""memory""#, r#""memroy""#), "cells[0].memroy: unknown key; did you mean \"memory\"?"),
         (with(r#""memory": "512M", "#, ""), "cells[0].memory: is missing; it must be a size such as \"512M\" (K, M or G)"),
         (with(r#""kernel": "Image""#, r#""autostart": true"#), "cells[0].kernel: is missing; it must be a file name"),
@@ -111,6 +111,9 @@ fn each_mistake_has_its_message() {
         (with(r#""partition""#, r#""readonly": true, "partition""#), "cells[0].disks[0].readonly: unknown key; did you mean \"read_only\"?"),
         // Values.
         (cell(r#""memory_address": "0x40100000""#), "cells[0].memory_address: is 0x40100000; it must be a multiple of 2M"),
+        (with("{\n", "{ \"boot_files\": \"0xc0100000\",\n"), "boot_files: is 0xc0100000; it must be a multiple of 2M"),
+        (with("{\n", "{ \"boot_files\": true,\n"), "boot_files: is true; it must be an address such as \"0x9040000\""),
+        (with("{\n", "{ \"boot_file\": \"0x0\",\n"), "boot_file: unknown key; did you mean \"boot_files\"?"),
         (cell(r#""memory_address": 1073741824"#), "cells[0].memory_address: is 1073741824; it must be an address such as \"0x9040000\""),
         (
             format!(r#"{{ "cells": [{}] }}"#, [("a", "0x40000000"), ("b", "0x40e00000")].map(|(name, at)| format!(r#"{{ "name": "{name}", "memory": "16M", "memory_address": "{at}", "kernel": "k" }}"#)).join(", ")),
@@ -218,6 +221,8 @@ fn each_mistake_has_its_message() {
         (links(r#"{ "name": "l", "peers": ["a", "b"] }, { "name": "l", "id": 0, "peers": ["a", "b"] }"#), "links[1].name: \"l\" is the name of links[0] already; choose another name\nlinks[1].id: 0 is the id of links[0] already; guests tell links apart by it: choose another"),
         (links(&repeat(r#"{ "name": "l#", "peers": ["a", "b"] }"#, 3)), "links[2].peers[0]: \"a\" is in 2 links already; hvisor's guests can be told of no more\nlinks[2].peers[1]: \"b\" is in 2 links already; hvisor's guests can be told of no more"),
         (links(&repeat(r#"{ "name": "l#", "peers": ["a", "b"] }"#, 5)), "links: has 5 entries; it must be a list of at most 4 objects"),
+        (cell(r#""initrd": "a.boot""#), "cells[0].initrd: \"a.boot\" is the name of a file that is generated; rename the file, or put it into a directory"),
+        (cell(r#""initrd": "guests.img""#), "cells[0].initrd: \"guests.img\" is the name of a file that is generated; rename the file, or put it into a directory"),
         (cell(r#""initrd": "a.dtb""#), "cells[0].initrd: \"a.dtb\" is the name of a file that is generated; rename the file, or put it into a directory"),
         (with(r#""Image""#, r#""vmm.elf""#), "cells[0].kernel: \"vmm.elf\" is the name of a file that is generated; rename the file, or put it into a directory"),
         // Passed-through devices.

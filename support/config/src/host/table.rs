@@ -119,6 +119,13 @@ const fn number(max: u64) -> Kind {
 pub const CONFIG: &[Key] = &[
     key("$schema", Kind::Text(Text::File), Some(""), "For editors; not used."),
     key(
+        "boot_files",
+        Kind::Address,
+        Some("in the image"),
+        "Where the boot loader puts `guests.img`, which then holds the guests' kernels and initramfs instead of the image: a \
+         physical address, a multiple of 2M, in memory that the board keeps from the kernel.",
+    ),
+    key(
         "controllers",
         Kind::List { min: 0, max: MAX_CONTROLLERS, keys: CONTROLLER },
         Some("[]"),

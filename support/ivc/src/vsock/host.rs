@@ -181,40 +181,30 @@ impl Stream {
 const CHARACTERS: usize = 72;
 /// Printable characters.
 const PRINTABLE: usize = 95;
-/// All of them in a circle, so that each line is a part of this.
-const CIRCLE: [u8; PRINTABLE + CHARACTERS] = {
-    let mut circle = [0; PRINTABLE + CHARACTERS];
-    let mut at = 0;
-    while at < circle.len() {
-        circle[at] = b' ' + (at % PRINTABLE) as u8;
-        at += 1;
-    }
-    circle
-};
-
 /// Bytes until it all comes again.
 const PERIOD: u32 = ((CHARACTERS + 2) * PRINTABLE) as u32;
 
-/// CHARGEN's bytes from a place on: lines of 72 characters, each one further (RFC 864).
-pub(super) fn generate(from: u32, into: &mut [u8]) {
-    const LINE: usize = CHARACTERS + 2;
-    let (mut line, mut column) = (from as usize / LINE, from as usize % LINE);
-    let mut rest = into;
-    while !rest.is_empty() {
-        let first = line % PRINTABLE;
-        let printable = CIRCLE.get(first..first + CHARACTERS).unwrap_or_default();
-        let (text, skip) =
-            if column < CHARACTERS { (printable, column) } else { (b"\r\n".as_slice(), column - CHARACTERS) };
-        let text = text.get(skip..).unwrap_or_default();
-        let count = text.len().min(rest.len());
-        let (now, later) = rest.split_at_mut(count);
-        now.copy_from_slice(text.get(..count).unwrap_or_default());
-        rest = later;
-        column += count;
-        if column == LINE {
-            (line, column) = (line + 1, 0);
+/// CHARGEN's bytes: lines of 72 characters, each one further (RFC 864). All of them, so that a buffer is filled by one copy
+/// or two: to make them takes ten times as long.
+static TEXT: [u8; PERIOD as usize] = {
+    let mut text = [b'\r'; PERIOD as usize];
+    let mut at = 0;
+    while at < text.len() {
+        let (line, column) = (at / (CHARACTERS + 2), at % (CHARACTERS + 2));
+        if column < CHARACTERS {
+            text[at] = b' ' + ((line + column) % PRINTABLE) as u8;
+        } else if column > CHARACTERS {
+            text[at] = b'\n';
         }
+        at += 1;
     }
+    text
+};
+
+/// CHARGEN's bytes from a place on, at most so many, and never none of at least one.
+pub(super) fn generated(from: u32, most: usize) -> &'static [u8] {
+    let text = TEXT.get((from % PERIOD) as usize..).unwrap_or(&TEXT);
+    text.get(..most).unwrap_or(text)
 }
 
 impl<R: Report> Broker<R> {
@@ -391,16 +381,21 @@ impl<R: Report> Broker<R> {
         };
         let sent = client.send(&header, want, |buffer, ram, bytes| {
             buffer.payload(0, bytes, |address, _, len| {
-                let mut piece = [0; PIECE];
                 let (mut address, mut left) = (address, len as usize);
+                if stream.service == Service::Chargen {
+                    while left > 0 {
+                        let part = generated(stream.made, left);
+                        ram.write_block(address, part)?;
+                        stream.made = (stream.made + part.len() as u32) % PERIOD;
+                        address += part.len() as u64;
+                        left -= part.len();
+                    }
+                    return Ok(());
+                }
+                let mut piece = [0; PIECE];
                 while left > 0 {
                     let part = piece.get_mut(..left.min(PIECE)).unwrap_or_default();
-                    if stream.service == Service::Chargen {
-                        generate(stream.made, part);
-                        stream.made = (stream.made + part.len() as u32) % PERIOD;
-                    } else {
-                        part.fill_with(|| stream.output.pop_front().unwrap_or_default());
-                    }
+                    part.fill_with(|| stream.output.pop_front().unwrap_or_default());
                     ram.write(address, part)?;
                     address += part.len() as u64;
                     left -= part.len();
@@ -441,14 +436,13 @@ mod tests {
             (_, 73) => b'\n',
             (line, column) => b' ' + ((line + column) % 95) as u8,
         };
-        for from in (0..PERIOD).step_by(if cfg!(miri) { 997 } else { 7 }) {
-            for length in [0, 1, 71, 74, 75, PIECE] {
-                let mut piece = [0; PIECE];
-                let piece = &mut piece[..length];
-                generate(from, piece);
+        for from in (0..2 * PERIOD).step_by(if cfg!(miri) { 997 } else { 7 }) {
+            for most in [0, 1, 71, 74, 75, 4096, 2 * PERIOD as usize] {
+                let piece = generated(from, most);
                 let wanted: std::vec::Vec<u8> =
-                    (from..from + length as u32).map(|at| byte(at % PERIOD)).collect();
-                assert_eq!(piece, wanted, "{length} bytes from {from}");
+                    (from..from + piece.len() as u32).map(|at| byte(at % PERIOD)).collect();
+                assert_eq!(piece, wanted, "{most} bytes from {from}");
+                assert_eq!(piece.len(), most.min((PERIOD - from % PERIOD) as usize));
             }
         }
     }

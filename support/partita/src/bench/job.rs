@@ -4,7 +4,10 @@ use std::{fmt::Write as _, path::PathBuf};
 
 use clap::{Args, builder::PossibleValuesParser};
 
-use super::ivc::{FLOWS, Flow};
+use super::{
+    ivc::{FLOWS, Flow},
+    scaling::SERIES,
+};
 
 /// Times that each pair of runs is measured; the median counts.
 pub const ROUNDS: u32 = 3;
@@ -65,7 +68,7 @@ pub struct Choice {
     pub rounds: u32,
     /// Only how the cost grows, in one guest with depth, size and area, with queues, with guests, or all of it
     #[arg(long, conflicts_with = "job", value_name = "SERIES", num_args = 0..=1, require_equals = true,
-        default_missing_value = "all", value_parser = PossibleValuesParser::new(["all", "alone", "queues", "guests"]))]
+        default_missing_value = "all", value_parser = PossibleValuesParser::new(["all"].iter().chain(SERIES)))]
     pub scaling: Option<String>,
     /// Write which code ran how often, from mark to mark, into this file
     #[arg(long, value_name = "FILE")]
@@ -121,13 +124,15 @@ pub const PREPARE: &str = r#"#!/bin/bash
 # Written by `partita bench`.
 set -eu
 # QEMU hands its guest a seed, a VMM has none to give. Until Linux has random numbers it makes each anew, for the offset of the
-# stack at every system call: ten rounds of blake2s a request.
+# stack at every system call: ten blocks of blake2s a request.
 head -c 32 /dev/random > /dev/null
 root=$(findmnt -no SOURCE /)
 case $root in /dev/vda) disk=vdb ;; *) disk=vda ;; esac
 echo none > /sys/block/$disk/queue/scheduler
 fio=(fio --name=job --filename=/dev/$disk --direct=1 --ioengine=libaio --size=256m --randrepeat=1 --norandommap
     --thread --gtod_reduce=1 --minimal)
+# With several processors fio would first try whether their clocks agree, which takes minutes where they share one.
+[ "$(nproc)" = 1 ] || fio+=(--clocksource=clock_gettime)
 "${fio[@]}" --rw=write --bs=1m --iodepth=1 > /dev/null
 "#;
 

@@ -16,7 +16,7 @@ use crate::{
     fail,
     failure::{Failure, Result},
     process::{self, Progress},
-    qemu::Machine,
+    qemu::{MEMORY_END, Machine},
     sdk::{self, Sdk},
     session::Session,
     tools,
@@ -86,7 +86,14 @@ fn measure(context: &Context, sdk: &Sdk, plugin: &Path) -> Result<Vec<Operation>
     let counts = out.join("bench.counts");
     // Of an earlier run.
     let _ = fs::remove_file(&counts);
-    let machine = Machine { loader, load: context.board.load, disk: None, arguments: Vec::new() };
+    let machine = Machine {
+        loader,
+        load: context.board.load,
+        boot_files: None,
+        memory_end: MEMORY_END,
+        disk: None,
+        arguments: Vec::new(),
+    };
     let mut command = machine.command();
     command.args(["-icount", "shift=0,sleep=off", "-plugin", &counting(plugin, &out.join("bench"))]);
     let progress = Progress::new(&format!("Measuring {}", sdk.dir.display()));

@@ -83,12 +83,13 @@ pub fn run(context: &Context, choice: &Choice) -> Result {
         let flows = lab.flows();
         report.part("between guests", flows)?;
     }
-    for series in scaling::SERIES.iter().filter(|series| choice.scales(series)) {
-        let measured = Scaling::measure(&lab, series).map(|scaling| {
+    for part in scaling::PARTS.iter().filter(|part| choice.scales(part.series())) {
+        let measured = Scaling::measure(&lab, *part).map(|scaling| {
             print!("{scaling}");
-            keyed([("kernel", scaling.kernel.into()), ("scaling", json!({ *series: scaling.json() }))])
+            let figures = json!({ part.name(): scaling.json() });
+            keyed([("kernel", scaling.kernel.into()), ("scaling", figures)])
         });
-        report.part(series, measured)?;
+        report.part(&part.name(), measured)?;
     }
     let json = report.end()?;
     print!("The same as JSON: {}", json.display());

@@ -1,5 +1,5 @@
 //! How the cost of a request grows: with queue depth, request size and the part of the disk that is used, in one guest; with
-//! the queues of a guest of four vCPUs; and with the number of guests at one disk.
+//! the queues of a guest of two vCPUs; and with the number of guests at one disk.
 //!
 //! One guest is measured as the jobs are, N requests against 2N. Several guests that read without end are measured in one
 //! windows, one for each round: the first of them, which may manage the system, asks how many requests of each were answered,
@@ -17,11 +17,46 @@ use super::{
     job::{self, Job},
     marks::{Cost, Marks},
 };
-use crate::{build, build::Built, context::Context, fail, failure::Result, qemu::Machine};
+use crate::{build, build::Built, context::Context, failure::Result, qemu::Machine};
 use crowd::Crowd;
 
-/// What can be measured alone: depth, size and area in one guest; the queues; the number of guests.
+/// What is measured one after the other, each on a system of its own.
+#[derive(Clone, Copy, Debug)]
+pub enum Part {
+    /// Depth, size and area in one guest.
+    Alone,
+    /// A guest of several vCPUs with so many queues.
+    Queues(u64),
+    /// So many guests at one disk.
+    Guests(usize),
+}
+
+/// What can be measured without the rest.
 pub const SERIES: &[&str] = &["alone", "queues", "guests"];
+
+/// All of them.
+pub const PARTS: &[Part] =
+    &[Part::Alone, Part::Queues(1), Part::Queues(VCPUS), Part::Guests(1), Part::Guests(2), Part::Guests(4)];
+
+impl Part {
+    /// What it is called on the command line, with its like.
+    pub const fn series(&self) -> &'static str {
+        match self {
+            Self::Alone => "alone",
+            Self::Queues(_) => "queues",
+            Self::Guests(_) => "guests",
+        }
+    }
+
+    /// And in the file.
+    pub fn name(&self) -> String {
+        match self {
+            Self::Alone => self.series().into(),
+            Self::Queues(number) => format!("queues-{number}"),
+            Self::Guests(number) => format!("guests-{number}"),
+        }
+    }
+}
 
 /// A job without a floor.
 const fn point(name: &'static str, fio: &'static str, requests: u64) -> Job {
@@ -52,24 +87,24 @@ const AREAS: &[Job] = &[
     point("in 16 MiB", "--rw=randread --bs=4k --iodepth=1 --size=16m --io_size=64m", 800),
     point("in 256 MiB", "--rw=randread --bs=4k --iodepth=1 --size=256m", 800),
 ];
-/// One job on each of four vCPUs, so fio makes four times as many requests.
+/// One job on each vCPU, so fio makes as many more requests.
 const QUEUES: &[Job] = &[
     point(
         "depth 1",
-        "--rw=randread --bs=4k --iodepth=1 --numjobs=4 --cpus_allowed=0-3 --cpus_allowed_policy=split",
-        400,
+        "--rw=randread --bs=4k --iodepth=1 --numjobs=2 --cpus_allowed=0-1 --cpus_allowed_policy=split",
+        100,
     ),
     point(
         "depth 8",
-        "--rw=randread --bs=4k --iodepth=8 --numjobs=4 --cpus_allowed=0-3 --cpus_allowed_policy=split",
-        800,
+        "--rw=randread --bs=4k --iodepth=8 --numjobs=2 --cpus_allowed=0-1 --cpus_allowed_policy=split",
+        200,
     ),
 ];
-/// vCPUs of the guest whose queues are varied.
-const VCPUS: u64 = 4;
-/// Numbers of guests.
-const GUESTS: &[usize] = &[1, 2, 4];
-/// What they do.
+/// vCPUs of the guest whose queues are varied. On one processor a vCPU spins for the rest of its slice for a lock whose holder
+/// waits for its own. Linux spins with WFE, for which QEMU leaves its loop each time: one slice is half a second of the host's,
+/// hence few vCPUs and few requests.
+const VCPUS: u64 = 2;
+/// What several guests do.
 const CROWD: &[(&str, &str)] = &[
     ("depth 1", "--rw=randread --bs=4k --iodepth=1"),
     (
@@ -99,24 +134,16 @@ pub struct Scaling {
 }
 
 impl Scaling {
-    /// Boots and measures one system after the other.
+    /// Boots one system and measures it.
     ///
     /// # Errors
     /// As [`super::run`].
-    pub fn measure(lab: &Lab<'_>, series: &str) -> Result<Self> {
+    pub fn measure(lab: &Lab<'_>, part: Part) -> Result<Self> {
         let mut scaling = Self { kernel: "", points: Vec::new(), crowds: Vec::new() };
-        match series {
-            "alone" => scaling.alone(lab)?,
-            "queues" => scaling.queues(lab)?,
-            "guests" => {
-                for (guests, (name, fio)) in GUESTS.iter().flat_map(|n| CROWD.iter().map(move |job| (n, job)))
-                {
-                    let (kernel, crowd) = lab.crowd(*guests, name, fio)?;
-                    scaling.kernel = kernel;
-                    scaling.crowds.push(crowd);
-                }
-            }
-            _ => fail!("there is no series {series}"),
+        match part {
+            Part::Alone => scaling.alone(lab)?,
+            Part::Queues(count) => scaling.queues(lab, count)?,
+            Part::Guests(guests) => (scaling.kernel, scaling.crowds) = lab.crowds(guests, CROWD)?,
         }
         Ok(scaling)
     }
@@ -134,16 +161,14 @@ impl Scaling {
         Ok(())
     }
 
-    fn queues(&mut self, lab: &Lab<'_>) -> Result {
+    fn queues(&mut self, lab: &Lab<'_>, count: u64) -> Result {
         let jobs: Vec<&'static Job> = QUEUES.iter().collect();
-        for count in [1, VCPUS] {
-            let keys = format!(r#", "queues": {count}"#);
-            let (kernel, marks) = lab.one_guest(&format!("scaling-queues-{count}"), &keys, &jobs)?;
-            self.kernel = kernel;
-            for (job, cost) in jobs.iter().zip(marks.costs) {
-                let name = format!("{count} for {VCPUS} vCPUs, {} each", job.name);
-                self.points.push(Point { series: "queues", name, cost: cost.divided(VCPUS as f64) });
-            }
+        let keys = format!(r#", "queues": {count}"#);
+        let (kernel, marks) = lab.one_guest(&format!("scaling-queues-{count}"), &keys, &jobs)?;
+        self.kernel = kernel;
+        for (job, cost) in jobs.iter().zip(marks.costs) {
+            let name = format!("{count} for {VCPUS} vCPUs, {} each", job.name);
+            self.points.push(Point { series: "queues", name, cost: cost.divided(VCPUS as f64) });
         }
         Ok(())
     }
@@ -192,27 +217,33 @@ impl Lab<'_> {
         let rounds = self.choice.rounds;
         let vcpus = if disk_keys.is_empty() { 1 } else { VCPUS };
         let cell = cell(self.context, 1, "", vcpus, job::CMDLINE, disk_keys);
-        let (machine, built, _disk) = self.machine(name, &[cell], &job::script_of(jobs, rounds))?;
+        let (description, built) = self.system(name, &[cell])?;
+        let (machine, _disk) = self.machine(&description, &built, &job::script_of(jobs, rounds))?;
         let to = self.out.join(name);
         let counting = super::counting_pds(&built, self.choice, self.plugin, &to);
         let text = super::measure(name, &mut machine.command(), &counting, &to)?;
         Ok((super::kernel(&built), Marks::parse(&text, jobs, rounds as usize)?))
     }
 
-    /// Builds a system of these cells on a copy of the disk with this script.
-    fn machine(&self, name: &str, cells: &[String], script: &str) -> Result<(Machine, Built, Scratch)> {
+    /// Builds a system of these cells.
+    fn system(&self, name: &str, cells: &[String]) -> Result<(Context, Built)> {
         let text = format!(
             r#"{{ "controllers": [{{ "name": "disk0", "kind": "virtio-mmio", "slot": 0 }}], "cells": [{}] }}"#,
             cells.join(",\n")
         );
         let description = super::described(self.context, self.out, name, &text)?;
         let built = build::build(&description)?;
+        Ok((description, built))
+    }
+
+    /// It on a copy of the disk with this script.
+    fn machine(&self, description: &Context, built: &Built, script: &str) -> Result<(Machine, Scratch)> {
         let disk = Scratch::new(self.out);
         let original = self.context.guest_dir().join("disk.img");
         guest::prepare(&original, &disk.0, self.out, [Some(script), None])?;
-        let mut machine = Machine::new(&description, &built, None)?;
+        let mut machine = Machine::new(description, built, None)?;
         machine.arguments.extend(super::drive(&disk.0, None, 0));
-        Ok((machine, built, disk))
+        Ok((machine, disk))
     }
 }
 
@@ -238,6 +269,15 @@ fn cell(context: &Context, n: usize, keys: &str, vcpus: u64, cmdline: &str, disk
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_part_is_in_a_series_and_has_its_own_name() {
+        let names: Vec<String> = PARTS.iter().map(Part::name).collect();
+        for (n, part) in PARTS.iter().enumerate() {
+            assert!(SERIES.contains(&part.series()) && !names[..n].contains(&names[n]), "{part:?}");
+        }
+        assert!(SERIES.iter().all(|series| PARTS.iter().any(|part| part.series() == *series)));
+    }
 
     #[test]
     fn every_figure_is_in_the_table_and_in_the_json() {

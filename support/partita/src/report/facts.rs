@@ -40,7 +40,7 @@ pub fn class(system: &System, region: &Region) -> Class {
         system.domains.iter().filter(|domain| domain.maps.iter().any(|map| map.region == region.name));
     match (writers(system, &region.name).len(), users.count()) {
         (2.., _) => Class::ManyWriters,
-        (_, _) if region.paddr.is_some() => Class::Device,
+        (1, _) if region.paddr.is_some() => Class::Device,
         (_, 0 | 1) => Class::Alone,
         (0, _) => Class::NoWriter,
         _ => Class::OneWriter,

@@ -10,6 +10,7 @@ mod svg;
 mod table;
 
 use crate::{
+    boot_files::BootFiles,
     build,
     context::Context,
     failure::{Failure, Result},
@@ -22,7 +23,9 @@ use crate::{
 /// The description is wrong; the picture cannot be written.
 pub fn run(context: &Context) -> Result {
     let text = context.read_description()?;
-    let xml = system::generate(&context.parse(&text)?, context.board)?;
+    let config = context.parse(&text)?;
+    let files = BootFiles::lay_out(context, &config)?;
+    let xml = system::generate(&config, context.board, &files)?;
     print!("{}", write(&xml)?);
     build::create(&context.build_dir())?;
     let path = context.build_dir().join("report.svg");

@@ -18,6 +18,7 @@ use partita_protocol::{
 
 use super::model::{Channel, End, Map, Pd, Region, System, VirtualMachine};
 use crate::board::{Board, DeviceAt, Irq};
+use crate::boot_files::{BootFiles, expected_name};
 
 /// Name of the region of the GIC's virtual CPU interface.
 const GICV: &str = "gicv";
@@ -33,8 +34,8 @@ const IVC: &str = "ivc";
 pub const CONFIG: &str = "partita.json";
 
 /// Builds the system.
-pub fn compose(config: &Config<'_>, board: &Board) -> System {
-    let mut composer = Composer { config, system: System::default() };
+pub fn compose(config: &Config<'_>, board: &Board, files: &BootFiles) -> System {
+    let mut composer = Composer { config, files, system: System::default() };
     composer.shared(config, board);
     composer.link_memory();
     let mut supervisor = Composer::supervisor();
@@ -158,6 +159,7 @@ fn clients(config: &Config<'_>) -> Vec<Client> {
 
 struct Composer<'a> {
     config: &'a Config<'a>,
+    files: &'a BootFiles,
     system: System,
 }
 
@@ -185,16 +187,28 @@ impl Composer<'_> {
         }
     }
 
-    /// Guest kernels and initramfs: nobody can write them, so all cells that use a file share a region.
-    fn guest_file(&mut self, path: &str) -> String {
-        let known = self.system.regions.iter().find(|region| region.prefill.as_deref() == Some(path));
-        if let Some(region) = known {
-            return region.name.clone();
+    /// Guest kernels and initramfs: nobody can write them, so all cells that use a file share a region. The VMM is told the
+    /// file's size (`<symbol>_size`), or how large the region is where the boot loader has put it (`<symbol>_room`).
+    fn guest_file(&mut self, path: &str, at: usize, symbol: &str) -> Map {
+        let region = match self.files.find(path) {
+            Some(file) => Region { size: file.room, paddr: Some(file.address), ..Region::default() },
+            None => Region { prefill: Some(path.into()), ..Region::default() },
+        };
+        let files = || self.system.regions.iter().filter(|region| region.name.starts_with("guest_file."));
+        let known = files().find(|known| known.prefill == region.prefill && known.paddr == region.paddr);
+        let is_beside = region.paddr.is_some();
+        let name = match known {
+            Some(known) => known.name.clone(),
+            None => {
+                let name = format!("guest_file.{}", files().count());
+                self.region(Region { name, large: true, ..region })
+            }
+        };
+        if is_beside {
+            Map { setvar_size: Some(format!("{symbol}_room")), ..map(&name, at, "r") }
+        } else {
+            sized(&name, at, &format!("{symbol}_size"))
         }
-        let number =
-            self.system.regions.iter().filter(|region| region.name.starts_with("guest_file.")).count();
-        let name = format!("guest_file.{number}");
-        self.region(Region { name, large: true, prefill: Some(path.into()), ..Region::default() })
     }
 
     fn supervisor() -> Pd {
@@ -297,15 +311,19 @@ impl Composer<'_> {
         let paddr = cell.memory_address.map(|address| address.0);
         let ram = Region { name, size, large: true, paddr, ..Region::default() };
         let ram = self.region(ram);
-        let kernel = self.guest_file(cell.kernel);
         let mut maps = vec![
             config_map(),
             Map { setvar_size: Some("guest_ram_size".into()), ..map(&ram, vaddr::GUEST_RAM, "rw") },
-            sized(&kernel, vaddr::GUEST_KERNEL, "guest_kernel_size"),
+            self.guest_file(cell.kernel, vaddr::GUEST_KERNEL, "guest_kernel"),
         ];
         if let Some(initrd) = cell.initrd {
-            let initrd = self.guest_file(initrd);
-            maps.push(sized(&initrd, vaddr::GUEST_INITRD, "guest_initrd_size"));
+            maps.push(self.guest_file(initrd, vaddr::GUEST_INITRD, "guest_initrd"));
+        }
+        if self.files.range().is_some() {
+            let prefill = Some(expected_name(cell));
+            let name = format!("guest_boot.{}", cell.name);
+            let expected = self.region(Region { name, prefill, ..Region::default() });
+            maps.push(sized(&expected, vaddr::GUEST_BOOT, "guest_boot_size"));
         }
         maps.push(sized(&format!("guest_dtb.{}", cell.name), vaddr::GUEST_DTB, "guest_dtb_size"));
         let mut guest_maps =

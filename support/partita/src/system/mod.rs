@@ -10,16 +10,16 @@ pub mod xml;
 
 use partita_config::{Config, Size};
 
-use crate::{board::Board, fail, failure::Result};
+use crate::{board::Board, boot_files::BootFiles, fail, failure::Result};
 
 /// Memory that is not left for guests: kernel, PDs, the image with the guests' kernels in it.
 const RESERVED: u64 = 128 << 20;
 
-/// system.xml of a system.
+/// system.xml of a system; `files`: the guests' files that are beside the image.
 ///
 /// # Errors
 /// The system does not fit into the board's memory or Microkit's limits.
-pub fn generate(config: &Config<'_>, board: &Board) -> Result<String> {
+pub fn generate(config: &Config<'_>, board: &Board, files: &BootFiles) -> Result<String> {
     let links: u64 = config.links.iter().map(|link| link.bytes()).sum();
     let memory: u64 = links + kernels_memory(config);
     let most = board.ram.saturating_sub(RESERVED);
@@ -34,7 +34,8 @@ pub fn generate(config: &Config<'_>, board: &Board) -> Result<String> {
     }
     devices::check(config, board)?;
     fixed_memory(config, board)?;
-    let system = compose::compose(config, board);
+    files.check(config, board)?;
+    let system = compose::compose(config, board, files);
     system.check_limits()?;
     Ok(xml::write(&system))
 }
@@ -47,17 +48,17 @@ fn kernels_memory(config: &Config<'_>) -> u64 {
 /// Guest RAM at a fixed place is outside of the kernel's: inside, what the kernel and the packer put there would be in the
 /// way, at places that nobody knows beforehand.
 fn fixed_memory(config: &Config<'_>, board: &Board) -> Result {
-    let (first, behind) = board.spare;
     for (n, cell) in config.cells.iter().enumerate() {
         if let Some(range) = cell.fixed_memory()
-            && !(first <= range.start && range.end <= behind)
+            && !board.spares(range.start, range.end)
         {
             fail!(
                 "cells[{n}].memory_address: {} from {:#x} are not in the memory that {} keeps from the kernel, \
-                 {first:#x} to {behind:#x}; leave memory_address out, or choose an address there",
+                 {}; leave memory_address out, or choose an address there",
                 cell.memory,
                 range.start,
-                board.name
+                board.name,
+                board.spare_words()
             );
         }
     }

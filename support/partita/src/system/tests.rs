@@ -9,7 +9,7 @@ use super::{
     generate,
     model::{Channel, End, MAX_IDS, MAX_PDS, Map, Pd, Region, System},
 };
-use crate::board::Board;
+use crate::{board::Board, boot_files::BootFiles};
 
 fn board() -> &'static Board {
     Board::named("qemu_virt_aarch64").unwrap()
@@ -130,7 +130,7 @@ fn one_writer(system: &System, config: &Config<'_>) {
             let guests: Vec<String> = link.peers.iter().map(|peer| format!("guest.{peer}")).collect();
             assert_eq!(writers.len(), guests.len());
             assert!(guests.iter().all(|guest| writers.contains(&guest.as_str())));
-        } else if region.prefill.is_some() {
+        } else if region.prefill.is_some() || region.name.starts_with("guest_file.") {
             assert_eq!(writers, [""; 0], "{}", region.name);
         } else {
             assert_eq!(writers.len(), 1, "{} is written by {writers:?}", region.name);
@@ -142,7 +142,7 @@ fn one_writer(system: &System, config: &Config<'_>) {
 fn the_largest_description_fits() {
     let text = full();
     let config = parsed(&text);
-    let system = compose(&config, board());
+    let system = compose(&config, board(), &BootFiles::default());
     check(&system, &config);
     // supervisor, pulse, timer, console, the broker, the drivers, the VMMs
     assert_eq!(system.all_pds().len(), 5 + MAX_CONTROLLERS + MAX_CELLS);
@@ -157,7 +157,7 @@ fn a_link_is_mapped_into_its_peers_only_and_an_output_section_has_one_writer() {
     let text = description(1, &[(1, vec![]), (1, vec![]), (1, vec![]), (1, vec![])]);
     let text = format!("{}{links}", text.strip_suffix(" }").unwrap());
     let config = parsed(&text);
-    let system = compose(&config, board());
+    let system = compose(&config, board(), &BootFiles::default());
     check(&system, &config);
     let maps = |region: &str| -> Vec<(String, u64, &str)> {
         let pds = system.all_pds();
@@ -188,7 +188,7 @@ fn system_xml_is_that_of_partita_json() {
     let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let read = |file: &str| std::fs::read_to_string(root.join(file)).unwrap();
     let text = read("partita.json");
-    let xml = generate(&parsed(&text), board()).unwrap();
+    let xml = generate(&parsed(&text), board(), &BootFiles::default()).unwrap();
     assert!(read("system.xml") == xml, "system.xml is stale: run `make generate`");
 }
 
@@ -196,7 +196,7 @@ fn system_xml_is_that_of_partita_json() {
 fn a_cell_sees_its_memory_its_devices_and_nothing_else() {
     let text = description(2, &[(1, vec![0, 1]), (2, vec![])]);
     let config = parsed(&text);
-    let system = compose(&config, board());
+    let system = compose(&config, board(), &BootFiles::default());
     check(&system, &config);
     let pds = system.all_pds();
     let vm = |name: &str| pds.iter().find(|pd| pd.name == name).and_then(|pd| pd.vm.as_ref()).unwrap();
@@ -228,9 +228,47 @@ fn a_cell_sees_its_memory_its_devices_and_nothing_else() {
 fn cells_share_a_kernel_but_no_device_tree() {
     let text = description(0, &[(1, vec![]), (1, vec![])]);
     let config = parsed(&text);
-    let system = compose(&config, board());
+    let system = compose(&config, board(), &BootFiles::default());
     let prefills: Vec<_> = system.regions.iter().filter_map(|region| region.prefill.as_deref()).collect();
     assert_eq!(prefills, ["partita.json", "g0.dtb", "g1.dtb", "Image"]);
+}
+
+/// Files of these lengths, for each name of a description.
+fn boot_files(config: &Config<'_>, length: u64) -> BootFiles {
+    BootFiles::with(config, |name| Ok((name.into(), length))).unwrap()
+}
+
+#[test]
+fn boot_files_are_mapped_into_the_vmms_that_boot_them_and_written_by_nobody() {
+    let text = r#"{ "boot_files": "0xc0000000", "cells": [
+        { "name": "a", "memory": "64M", "kernel": "k", "initrd": "i" },
+        { "name": "b", "memory": "64M", "kernel": "k" } ] }"#;
+    let config = parsed(text);
+    let files = boot_files(&config, 27 << 20);
+    let system = compose(&config, board(), &files);
+    check(&system, &config);
+    let at = |name: &str| region(&system, name).paddr.zip(Some(region(&system, name).size));
+    assert_eq!(at("guest_file.0"), Some((0xc000_0000, 28 << 20)));
+    assert_eq!(at("guest_file.1"), Some((0xc1c0_0000, 28 << 20)));
+    let maps = |pd: &str| -> Vec<(String, u64, &str, Option<String>)> {
+        let pds = system.all_pds();
+        let pd = pds.iter().find(|other| other.name == pd).unwrap();
+        let files = pd.maps.iter().filter(|map| map.region.starts_with("guest_file"));
+        files.map(|map| (map.region.clone(), map.vaddr, map.perms, map.setvar_size.clone())).collect()
+    };
+    let kernel =
+        ("guest_file.0".to_owned(), vaddr::GUEST_KERNEL as u64, "r", Some("guest_kernel_room".to_owned()));
+    let initrd =
+        ("guest_file.1".to_owned(), vaddr::GUEST_INITRD as u64, "r", Some("guest_initrd_room".to_owned()));
+    assert_eq!(maps("vmm_a"), [kernel.clone(), initrd]);
+    assert_eq!(maps("vmm_b"), [kernel]);
+    // What is packed: descriptions and the headers to expect, no kernel.
+    let prefills: Vec<_> = system.regions.iter().filter_map(|region| region.prefill.as_deref()).collect();
+    assert_eq!(prefills, ["partita.json", "a.dtb", "b.dtb", "a.boot", "b.boot"]);
+    // make report counts the files as shared and written by nobody, not as a device's registers.
+    let report = crate::report::write(&generate(&config, board(), &files).unwrap()).unwrap();
+    let lines: Vec<&str> = report.lines().filter(|line| line.contains("guest_file.0")).collect();
+    assert!(lines.len() == 2 && lines.iter().all(|line| line.contains("  no writer;")), "{lines:?}");
 }
 
 #[test]
@@ -241,7 +279,7 @@ fn names_cannot_run_into_each_other() {
                   { "name": "c", "memory": "16M", "kernel": "k", "disks": [{ "controller": "a_b", "partition": "2" }] },
                   { "name": "timer", "memory": "16M", "kernel": "k" }] }"#;
     let config = parsed(text);
-    check(&compose(&config, board()), &config);
+    check(&compose(&config, board(), &BootFiles::default()), &config);
 }
 
 #[test]
@@ -275,10 +313,10 @@ fn guests_larger_than_the_board_are_refused() {
     let cell =
         |n: usize, memory: &str| format!(r#"{{ "name": "g{n}", "memory": "{memory}", "kernel": "k" }}"#);
     let text = format!(r#"{{ "cells": [{}, {}] }}"#, cell(0, "1G"), cell(1, "512M"));
-    let sentence = generate(&parsed(&text), board()).unwrap_err().to_string();
+    let sentence = generate(&parsed(&text), board(), &BootFiles::default()).unwrap_err().to_string();
     assert_eq!(sentence, "cells: they have 1536M of memory together; qemu_virt_aarch64 has 1408M for them");
     let text = format!(r#"{{ "cells": [{}, {}] }}"#, cell(0, "1G"), cell(1, "384M"));
-    assert!(generate(&parsed(&text), board()).is_ok());
+    assert!(generate(&parsed(&text), board(), &BootFiles::default()).is_ok());
 }
 
 #[test]
@@ -288,7 +326,7 @@ fn memory_at_a_fixed_place_is_the_boards_and_counts_apart() {
     };
     let fixed = |address: &str| {
         let cells = [cell(0, "1408M", ""), cell(1, "512M", &format!(r#""memory_address": "{address}","#))];
-        generate(&parsed(&format!(r#"{{ "cells": [{}] }}"#, cells.join(","))), board())
+        generate(&parsed(&format!(r#"{{ "cells": [{}] }}"#, cells.join(","))), board(), &BootFiles::default())
     };
     let xml = fixed("0x40000000").unwrap();
     let region = xml.lines().find(|line| line.contains("name=\"guest_ram.g1\"")).unwrap();
@@ -300,7 +338,7 @@ fn memory_at_a_fixed_place_is_the_boards_and_counts_apart() {
     assert_eq!(
         fixed("0x40200000").unwrap_err().to_string(),
         "cells[1].memory_address: 512M from 0x40200000 are not in the memory that qemu_virt_aarch64 keeps from the \
-         kernel, 0x40000000 to 0x60000000; leave memory_address out, or choose an address there"
+         kernel, 0x40000000 to 0x60000000 and 0xc0000000 to 0x240000000; leave memory_address out, or choose an address there"
     );
     assert!(fixed("0x80000000").is_err() && fixed("0x3fe00000").is_err());
 }
@@ -319,15 +357,20 @@ proptest! {
     fn any_system_keeps_the_rules(
         controllers in 0..=MAX_CONTROLLERS,
         cells in proptest::collection::vec((1..=4u8, proptest::collection::vec(0..MAX_CONTROLLERS, 0..=4)), 1..=MAX_CELLS),
+        beside in proptest::option::of(1..128u64 << 20),
     ) {
         let cells: Vec<_> = cells
             .into_iter()
             .map(|(vcpus, disks)| (vcpus, disks.into_iter().filter(|disk| *disk < controllers).collect()))
             .collect();
-        let text = description(controllers, &cells);
+        let mut text = description(controllers, &cells);
+        if beside.is_some() {
+            text = text.replacen('{', r#"{ "boot_files": "0xc0000000","#, 1);
+        }
         let config = parsed(&text);
-        check(&compose(&config, board()), &config);
-        let xml = generate(&config, board()).unwrap();
+        let files = boot_files(&config, beside.unwrap_or(0));
+        check(&compose(&config, board(), &files), &config);
+        let xml = generate(&config, board(), &files).unwrap();
         let document = roxmltree::Document::parse(&xml).unwrap();
         prop_assert!(document.root_element().has_tag_name("system"));
         prop_assert!(crate::report::write(&xml).is_ok());

@@ -10,6 +10,7 @@ use crate::{
         self, Lab,
         marks::{self, Counters, median},
     },
+    build::Built,
     fail,
     failure::Result,
     process::Progress,
@@ -32,6 +33,8 @@ fn script(fio: &str, rounds: u32) -> String {
         r#"#!/bin/bash
 # Written by `partita bench`.
 set -eu
+# As in the script of the jobs: not before Linux has random numbers.
+head -c 32 /dev/random > /dev/null
 cd /tmp
 echo none > /sys/block/vdb/queue/scheduler
 read_on() {{
@@ -133,8 +136,8 @@ impl fmt::Display for Crowd {
 }
 
 impl Lab<'_> {
-    /// So many guests that do the same.
-    pub(super) fn crowd(&self, guests: usize, name: &str, fio: &str) -> Result<(&'static str, Crowd)> {
+    /// So many guests that all do the same, of each of these jobs.
+    pub(super) fn crowds(&self, guests: usize, jobs: &[(&str, &str)]) -> Result<(&'static str, Vec<Crowd>)> {
         let cells: Vec<_> = (1..=guests)
             .map(|n| {
                 let (keys, argument) = match n {
@@ -146,23 +149,29 @@ impl Lab<'_> {
             })
             .collect();
         let file = format!("scaling-guests-{guests}");
-        let to = self.out.join(&file);
-        let rounds = self.choice.rounds;
-        let (machine, built, _disk) = self.machine(&file, &cells, &script(fio, rounds))?;
-        let counting = bench::counting_pds(&built, self.choice, self.plugin, &to);
+        let (description, built) = self.system(&file, &cells)?;
+        let mut crowds = Vec::new();
+        for (job, fio) in jobs {
+            let (machine, _disk) = self.machine(&description, &built, &script(fio, self.choice.rounds))?;
+            let plural = if guests == 1 { "" } else { "s" };
+            let name = format!("{guests} guest{plural}, {job} each");
+            crowds.push(self.crowd(name, guests, &mut machine.command(), &built)?);
+        }
+        Ok((bench::kernel(&built), crowds))
+    }
+
+    fn crowd(&self, name: String, guests: usize, command: &mut Command, built: &Built) -> Result<Crowd> {
+        let to = self.out.join(name.replace([' ', ','], "-"));
+        let counting = bench::counting_pds(built, self.choice, self.plugin, &to);
         let counts = to.with_extension("counts");
         // Of an earlier run.
         let _ = fs::remove_file(&counts);
-        let mut command = machine.command();
         command.args(["-icount", "shift=0", "-plugin", &counting]);
-        let plural = if guests == 1 { "" } else { "s" };
-        let name = format!("{guests} guest{plural}, {name} each");
         let progress = Progress::new(&format!("Measuring {name}"));
-        let windows = watch(&mut command, &to.with_extension("log"), rounds, &progress);
+        let windows = watch(command, &to.with_extension("log"), self.choice.rounds, &progress);
         progress.end(windows.is_ok());
         let windows = windows?;
-        let crowd = judge(name, guests, &bench::read_counts(&counts)?, &windows)?;
-        Ok((bench::kernel(&built), crowd))
+        judge(name, guests, &bench::read_counts(&counts)?, &windows)
     }
 }
 
