@@ -1,7 +1,12 @@
 //! A link outlives those who use it: guests that are stopped, started and restarted while a stream runs, a broker that is
-//! killed, and a store to where only the peer may write (docs/links.md).
+//! killed or dies too often, and a store to where only the peer may write (docs/links.md). Sockets, which the same broker
+//! serves, are there for the broker's sake.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::PathBuf,
+    thread,
+    time::{Duration, Instant},
+};
 
 use partita::{build, fail, failure::Result};
 use partita_system_tests::fixture::{self, BOOT, SOON, System, with_system};
@@ -15,16 +20,23 @@ const PIPE: &str = "partita-pipe --wait 200";
 /// Where the output section of peer 1 begins (docs/guest-abi.md): behind the shared section and peer 0's.
 const SECTION: u64 = 0x1000_0000 + (8 << 10) + (256 << 10);
 
-/// Two Debian guests and a link.
+/// One byte comes, and then nothing: the reader waits. Connects as soon as the other listens.
+const LISTENER: &str =
+    "((sh -c 'echo x; exec sleep 1000' | socat -u - VSOCK-LISTEN:5000) > /dev/null 2>&1 &)";
+const READER: &str = "rm -f /run/v.*; ((until [ -s /run/v.out ]; do sleep 0.2; socat -u VSOCK-CONNECT:4:5000 - \
+    > /run/v.out 2> /run/v.err; done; touch /run/v.end) > /dev/null 2>&1 &)";
+
+/// Two Debian guests, a link and a way for sockets.
 fn description() -> Result<PathBuf> {
     let context = fixture::context(None)?;
     let text = format!(
         r#"{{ "controllers": [{{ "name": "disk0", "kind": "virtio-mmio", "slot": 0 }}],
   "cells": [{}, {}],
-  "links": [{{ "name": "l0", "peers": ["debian1", "debian2"], "shared": "8K", "output": "256K" }}] }}
+  "links": [{{ "name": "l0", "peers": ["debian1", "debian2"], "shared": "8K", "output": "256K" }}],
+  "sockets": [{{ "from": "debian1", "to": "debian2", "ports": [5000] }}] }}
 "#,
-        fixture::debian(1, "")?,
-        fixture::debian(2, "")?,
+        fixture::debian(1, r#""cid": 3,"#)?,
+        fixture::debian(2, r#""cid": 4,"#)?,
     );
     let dir = context.build_dir().join("test");
     build::create(&dir)?;
@@ -78,6 +90,58 @@ fn again(system: &mut System, when: &str) -> Result {
     }
     println!("{when}: a new stream works");
     Ok(())
+}
+
+/// Waits until `services` says this of the broker.
+fn broker_is(system: &mut System, state: &str) -> Result {
+    let end = Instant::now() + SOON;
+    loop {
+        let table = system.manage("services")?;
+        let is = |line: &str| {
+            let mut words = line.split_whitespace();
+            words.next() == Some("ivc") && words.any(|word| word == state)
+        };
+        if table.lines().any(is) {
+            return Ok(());
+        }
+        if Instant::now() > end {
+            fail!("ivc does not become {state}: {table}");
+        }
+        thread::sleep(Duration::from_millis(300));
+    }
+}
+
+/// A socket of guest 1 that is connected to guest 2 and waits for what will not come.
+fn socket(system: &mut System) -> Result {
+    system.guest(2, LISTENER, SOON)?;
+    system.guest(1, READER, SOON)?;
+    system.guest(1, "until [ -s /run/v.out ]; do sleep 0.1; done", LONG).map(drop)
+}
+
+/// The broker dies of its own faults until it is held: who waits for a peer, at a pipe or a socket, gets an error, and who
+/// asks for a connection as well. Started by hand, all works again.
+fn held(system: &mut System) -> Result {
+    socket(system)?;
+    begin(system, 2, &format!("{PIPE} sink"))?;
+    begin(system, 1, &format!("{PIPE} source 4G"))?;
+    flows(system, 1)?;
+    system.manage("kill ivc 5 200 own")?;
+    broker_is(system, "refusing")?;
+    reset(system, 1, "broker held, the writer")?;
+    reset(system, 2, "broker held, the reader")?;
+    contains(&system.guest(1, "partita-pipe info", SOON)?, "peer 1 does not run")?;
+    // The transport's reset ends the connection (Linux says that it is reset, or that there is none); a new one is refused.
+    let ended = system.guest(1, "until [ -e /run/v.end ]; do sleep 0.1; done; cat /run/v.err", LONG)?;
+    contains(&ended, " E read(")?;
+    let refused = system.guest(1, "socat -u VSOCK-CONNECT:4:5000 - 2>&1; echo status $?", LONG)?;
+    contains(&refused, "reset by peer")?;
+    contains(&refused, "status 1")?;
+    println!("broker held: {}", refused.lines().next().unwrap_or_default());
+    system.manage("restart ivc")?;
+    broker_is(system, "up")?;
+    contains(&system.guest(1, "partita-pipe info", SOON)?, "peer 1 runs")?;
+    again(system, "after a broker that was held")?;
+    socket(system)
 }
 
 #[test]
@@ -141,6 +205,8 @@ fn a_link_outlives_guests_and_broker() {
         if !bus_error || refused {
             fail!("a store to the peer's section: {store}");
         }
-        again(system, "after a store to the peer's section")
+        again(system, "after a store to the peer's section")?;
+
+        held(system)
     });
 }

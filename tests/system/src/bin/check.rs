@@ -37,11 +37,6 @@ const FREESTANDING: &[&str] = &[
     "partita-conformance",
     "partita-test-guests",
 ];
-/// Files of system tests for the embedded SDK only, and why.
-const EMBEDDED_ONLY: &[(&str, &str)] = &[(
-    "hangs",
-    "it changes programs in memory, and the report of the official tool does not say at which physical addresses they lie",
-)];
 const TARGET: &str = "aarch64-unknown-none-softfloat";
 
 fn main() -> ExitCode {
@@ -273,12 +268,6 @@ impl Plans<'_> {
                     continue;
                 }
                 let mut test = self.cargo(&["test", "-p", "partita-system-tests", "--test", file]);
-                if let Some((_, why)) =
-                    EMBEDDED_ONLY.iter().find(|(name, _)| name == file && kind == "official")
-                {
-                    self.list.push(Plan { group: "system", alone: false, what: What::Skip(why) });
-                    continue;
-                }
                 // One machine at a time: a test has time limits, and another file is tested beside it.
                 test.args(["--no-fail-fast", "--", "--test-threads=1"]).env("CONFIG", config);
                 self.beside("system", &format!("system {kind} {config} {file}"), 35, test);
