@@ -7,7 +7,7 @@ use partita_ivc::vsock::{Broker, Connections, Rules, Tables};
 use partita_pd::config;
 use partita_pd::memory::{self, at};
 use partita_protocol::MAX_CELLS;
-use partita_protocol::alive::Alive;
+use partita_protocol::alive::{Alive, Orders};
 use partita_protocol::backend::BackendStatus;
 use partita_protocol::ivc_stats::IvcStats;
 use partita_protocol::layout::{guest, vaddr};
@@ -54,6 +54,12 @@ pub fn timer_request() -> &'static TimerRequest {
     unsafe { memory::timer_request() }
 }
 
+/// The supervisor wants us to refuse everything.
+fn refuse() -> bool {
+    // SAFETY: the host tool maps the page there, for the supervisor to write and us to read; it holds an atomic only.
+    unsafe { memory::page::<Orders>(vaddr::ORDERS) }.refuse()
+}
+
 /// Sets everything up. `None`: there is nothing to serve; the log says why.
 #[inline(never)]
 pub fn start(
@@ -78,7 +84,11 @@ pub fn start(
     };
     let report = LogReport::new(logger, config);
     let mut broker = Broker::new(tables, connections, pages, stats, Rules::of(config), report, cntfrq());
-    broker.manage_over(ring);
+    if refuse() {
+        broker.refuse_all();
+    } else {
+        broker.manage_over(ring);
+    }
     for (n, (cell, size)) in config.cells.iter().zip(guest_rams()).enumerate() {
         let Some(cid) = cell.cid else { continue };
         // SAFETY: the symbol is set together with the map of `size` bytes at `cell_ram(n)`, which nothing in this PD uses
@@ -107,5 +117,9 @@ fn links(config: &Config<'_>) -> Option<Links<'static>> {
         let (tx, rx) = (at::<DoorbellTx>(far(vaddr::DOORBELL_TX)), at::<DoorbellRx>(far(vaddr::DOORBELL_RX)));
         (tx.as_ref(), rx.as_ref())
     };
-    Some(Links::new(config, pages, stats))
+    let mut links = Links::new(config, pages, stats);
+    if refuse() {
+        links.refuse();
+    }
+    Some(links)
 }

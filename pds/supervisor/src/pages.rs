@@ -94,8 +94,11 @@ pub fn health(who: Pd) -> Option<&'static Alive> {
 /// Our orders to a child, if it is one that takes some.
 pub fn orders(who: Pd) -> Option<&'static Orders> {
     let id = who.id().filter(|id| channels() >> supervisor_ping(*id) & 1 == 1)?;
-    let Pd::Service(Service::Blk(_)) = who else { return None };
-    // SAFETY: the host tool maps the page for each blk, for us to write; it holds an atomic only.
+    let Pd::Service(service) = who else { return None };
+    if !service.can_refuse() {
+        return None;
+    }
+    // SAFETY: the host tool maps the page for each service that can refuse, for us to write; it holds an atomic only.
     Some(unsafe { memory::page(vaddr::service_link(id, vaddr::ORDERS)) })
 }
 

@@ -167,7 +167,7 @@ impl Restarts {
             deaths: [NEVER; LIMIT],
             died: 0,
             why: None,
-            may_refuse: (Service::Blk(0).index()..Service::Supervisor.index()).contains(&id),
+            may_refuse: Service::from_index(id).is_some_and(Service::can_refuse),
             beats: 0,
             missed: 0,
         };
@@ -368,6 +368,10 @@ mod tests {
         use Sentence::{Hold, Restart, Wait};
         assert_eq!(sentences, [Restart, Wait, Wait, Wait, Hold, Hold]);
         assert!(!restarts.is_alive(vmm));
+        let refuses = |id: usize| restarts.children[id].may_refuse;
+        let ids: Vec<usize> = (0..CHILDREN).filter(|id| refuses(*id)).collect();
+        let blks = (0..partita_protocol::MAX_CONTROLLERS).map(|n| Service::Blk(n as u8).index());
+        assert_eq!(ids, [Service::Ivc.index()].into_iter().chain(blks).collect::<Vec<_>>());
     }
 
     #[test]

@@ -325,14 +325,20 @@ impl Guest {
     /// The same with several vCPUs.
     pub fn with_vcpus(autostart: bool, vcpus: usize) -> Self {
         Self::forget();
-        Self::attach(autostart, vcpus, IN_IMAGE, Files::in_image())
+        Self::attach(autostart, vcpus, false, IN_IMAGE, Files::in_image())
     }
 
     /// With boot files beside the image: `kernel` behind its header, which should be `expected`.
     pub fn with_boot_file(kernel: &'static [u8], expected: &[u8]) -> Self {
         Self::forget();
         let (files, [kernel, _]) = Files::open(0xc000_0000, kernel, None, expected);
-        Self::attach(true, 1, Images { kernel, ..IN_IMAGE }, files)
+        Self::attach(true, 1, false, Images { kernel, ..IN_IMAGE }, files)
+    }
+
+    /// A first life over memory that may hold something, which is started at once.
+    pub fn stale() -> Self {
+        Self::forget();
+        Self::attach(true, 1, true, IN_IMAGE, Files::in_image())
     }
 
     /// What the last VMM of this thread left in its pages.
@@ -346,10 +352,16 @@ impl Guest {
 
     /// The VMM that this thread's last one is restarted as: the pages are as that one left them.
     pub fn again(vcpus: usize) -> Self {
-        Self::attach(true, vcpus, IN_IMAGE, Files::in_image())
+        Self::attach(true, vcpus, false, IN_IMAGE, Files::in_image())
     }
 
-    fn attach(autostart: bool, vcpus: usize, images: Images<'static>, files: Files<'static>) -> Self {
+    fn attach(
+        autostart: bool,
+        vcpus: usize,
+        stale: bool,
+        images: Images<'static>,
+        files: Files<'static>,
+    ) -> Self {
         let machine = FakeMachine::default();
         let Shared { ram, pages, log, console, backend, timer, request, stats, wanted, actual, alive, bells } =
             SHARED.with(|shared| *shared);
@@ -368,7 +380,7 @@ impl Guest {
             machine: machine.clone(),
             logger: Logger::new(log[0].0, log[0].1, || ()),
             ram: ram.ram(),
-            stale: false,
+            stale,
             images,
             files,
             vcpus,

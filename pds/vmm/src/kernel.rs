@@ -28,6 +28,7 @@ impl Machine for Kernel {
     fn set_registers(&mut self, vcpu: usize, prefix: &[u64], resume: bool) {
         match prefix {
             [pc] if resume => Vm::new(vcpu).resume_at(*pc),
+            [pc] => Vm::new(vcpu).set_pc(*pc),
             prefix => Vm::new(vcpu).write_by_send(prefix, resume),
         }
     }

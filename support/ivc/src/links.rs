@@ -8,6 +8,9 @@
 //! The lives of guests travel the same way: a VMM counts its guest's starts and stops, the broker copies the count to every
 //! peer, and whose copy has changed is told. So a peer that stops without a word is noticed as soon as a doorbell is.
 //!
+//! A broker that has died too often passes nothing on: doorbells are dropped and counted, and every peer is told that the
+//! others have stopped ([`Links::refuse`]), so that nobody waits for one. The next life that works tells how it is.
+//!
 //! What a VMM writes is data from outside. Any count is a count: the worst that a wrong one does is one doorbell too many
 //! on a link that this cell is part of.
 
@@ -48,6 +51,8 @@ struct Member<'a> {
 pub struct Links<'a> {
     members: [Option<Member<'a>>; MAX_CELLS],
     stats: &'a LinkStats,
+    /// Nothing is passed on, and all peers count as stopped.
+    refusing: bool,
 }
 
 fn add(counter: &AtomicU64, count: u64) {
@@ -87,7 +92,17 @@ impl<'a> Links<'a> {
                 *member = Some(Member { parts, tx, rx });
             }
         }
-        Self { members, stats }
+        Self { members, stats, refusing: false }
+    }
+
+    /// From the first event on, passes no doorbell on, and tells all peers that the others have stopped.
+    pub const fn refuse(&mut self) {
+        self.refusing = true;
+    }
+
+    /// What peers are told of a guest's life.
+    const fn told(&self, life: u32) -> u32 {
+        if self.refusing && runs(life) { life.wrapping_add(1) } else { life }
     }
 
     /// A cell's VMM has notified: passes its doorbells and its guest's life on. Answers which cells' VMMs are to be notified, one bit each. Takes
@@ -102,11 +117,12 @@ impl<'a> Links<'a> {
             for (target, peer) in part.peers.iter().enumerate().filter(|(target, _)| *target != part.me) {
                 let Some(peer) = peer else { continue };
                 let Some(Some(other)) = self.members.get(peer.cell) else { continue };
-                if let Some(known) = other.rx.lives.get(peer.place).and_then(|peers| peers.get(part.me))
-                    && let (life, 1..) = behind(&source.tx.life, known)
-                {
-                    known.store(life, Ordering::Release);
-                    notify |= 1 << peer.cell;
+                if let Some(known) = other.rx.lives.get(peer.place).and_then(|peers| peers.get(part.me)) {
+                    let life = self.told(source.tx.life.load(Ordering::Acquire));
+                    if known.load(Ordering::Relaxed) != life {
+                        known.store(life, Ordering::Release);
+                        notify |= 1 << peer.cell;
+                    }
                 }
                 let rung = source.tx.rung.get(place).and_then(|peers| peers.get(target));
                 let taken = other.rx.taken.get(peer.place).and_then(|peers| peers.get(part.me));
@@ -118,7 +134,7 @@ impl<'a> Links<'a> {
                 if let Some(counter) = stats.rung.get(part.me) {
                     add(counter, count.into());
                 }
-                if runs(other.tx.life.load(Ordering::Acquire)) {
+                if !self.refusing && runs(other.tx.life.load(Ordering::Acquire)) {
                     if let Some(delivered) = other.rx.delivered.get(peer.place) {
                         let next = delivered.load(Ordering::Relaxed).wrapping_add(1);
                         delivered.store(next, Ordering::Release);
@@ -280,6 +296,37 @@ mod tests {
         assert_eq!((links.ring(2), known(0, 0)), (0b011, [0, 1, 1, 0]));
         let all: u32 = world.rx.iter().map(|rx| rx.delivered[0].load(Ordering::Relaxed)).sum();
         assert_eq!(all, 0, "a life is no doorbell");
+    }
+
+    #[test]
+    fn a_broker_that_refuses_drops_all_doorbells_and_says_that_all_peers_have_stopped() {
+        let world = World::running();
+        let known = |cell: usize| world.rx[cell].lives[0].each_ref().map(|life| life.load(Ordering::Relaxed));
+        world.bell(0, 0, 1);
+        world.tx[2].life.store(2, Ordering::Relaxed);
+        let mut links = world.links();
+        links.refuse();
+        assert_eq!(links.recover(), 0b1111, "everybody looks");
+        assert_eq!((known(0), known(1), known(2)), ([0, 2, 2, 0], [2, 0, 2, 0], [2, 2, 0, 0]));
+        world.bell(2, 0, 0);
+        world.tx[1].life.store(3, Ordering::Relaxed);
+        assert_eq!(
+            (links.ring(2), links.ring(1)),
+            (0, 0b1101),
+            "one that starts again is news, but does not run"
+        );
+        assert_eq!(known(0), [0, 4, 2, 0]);
+        assert_eq!((links.ring(0), links.ring(1), links.ring(2)), (0, 0, 0), "once");
+        let stats = &world.stats.links[0];
+        assert_eq!((count(&stats.delivered), count(&stats.dropped)), ([0; 4], [1, 1, 0, 0]));
+        assert_eq!(count(&stats.rung), [1, 0, 1, 0]);
+        // The broker works again: those that run are there at once, and no doorbell of then rings now.
+        let mut links = world.links();
+        assert_eq!(links.recover(), 0b1111);
+        assert_eq!((known(0), known(1), known(2)), ([0, 3, 2, 0], [1, 0, 2, 0], [1, 3, 0, 0]));
+        assert_eq!(world.delivered(0, 0) + world.delivered(1, 0) + world.delivered(2, 0), 0);
+        world.bell(0, 0, 1);
+        assert_eq!((links.ring(0), world.delivered(1, 0)), (1 << 1, 1));
     }
 
     proptest! {

@@ -96,6 +96,11 @@ impl Service {
             Service::Supervisor => 4 + MAX_CONTROLLERS,
         }
     }
+    /// Whether it has a life that answers everything with an error, for when it has died too often, and so a page of orders
+    /// ([`crate::alive::Orders`]).
+    pub const fn can_refuse(self) -> bool {
+        matches!(self, Service::Blk(_) | Service::Ivc)
+    }
     /// The reverse of [`Service::index`].
     pub const fn from_index(index: usize) -> Option<Self> {
         match index {
@@ -202,7 +207,8 @@ pub mod vaddr {
     /// Signs of life of a PD ([`crate::alive::Alive`]): written by it, read by the supervisor at its `service_link` or
     /// `cell_link`.
     pub const HEALTH: usize = 0x1168_0000;
-    /// What the supervisor wants of blk ([`crate::alive::Orders`]): written by it at `service_link(s, ..)`, read by blk.
+    /// What the supervisor wants of blk and ivc ([`crate::alive::Orders`]): written by it at `service_link(s, ..)`, read by
+    /// them.
     pub const ORDERS: usize = 0x116c_0000;
     /// In ivc: pages that survive its restart (chains of the guests that it holds), and nobody else maps.
     pub const IVC_INFLIGHT: usize = 0x1140_0000;

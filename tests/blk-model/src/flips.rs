@@ -9,7 +9,7 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use partita_blk_backend::inflight::InflightPage;
 
-use crate::guest::{BASE, QUEUE, RAM};
+use crate::guest::{BASE, QUEUES, RAM, RINGS};
 use crate::world::World;
 
 /// Where.
@@ -39,7 +39,7 @@ pub fn flip(world: &mut World, place: Place, bit: u32) {
         let byte = offender.ram.bytes(at, 1)[0] ^ 1 << (bit % 8);
         offender.ram.ram().write(at, &[byte]).expect("in RAM");
     };
-    let rings = partita_virtio::fake::DriverQueue::bytes(QUEUE);
+    let rings = RINGS * QUEUES as u64;
     match place {
         Place::Rings => ram(0, rings),
         Place::Buffers => ram(rings, RAM - rings),

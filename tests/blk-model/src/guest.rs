@@ -1,4 +1,4 @@
-//! A guest with one disk: its driver, and the VMM's side of it.
+//! A guest with one disk of one or two queues: its driver, and the VMM's side of it.
 
 use std::{cell::Cell, collections::HashMap};
 
@@ -9,7 +9,7 @@ use partita_pd_vmm::remote::Remote;
 use partita_protocol::backend::BackendStatus;
 use partita_storage::device::BlockDevice;
 use partita_storage::fake::FakeDisk;
-use partita_virtio::blk::{Header, kind};
+use partita_virtio::blk::{Header, feature, kind};
 use partita_virtio::fake::{Buffer, DriverQueue, FakeRam};
 use partita_virtio::features;
 use partita_virtio::mmio::RegisterPage;
@@ -19,9 +19,14 @@ use crate::model::byte;
 /// Guest-physical address of RAM, and bytes of it.
 pub const BASE: u64 = 0x4000_0000;
 /// See [`BASE`].
-pub const RAM: u64 = 0x1_8000;
+pub const RAM: u64 = 0x2_8000;
 /// Descriptors of a guest's queue.
 pub const QUEUE: u16 = 16;
+/// Queues of a disk.
+pub const QUEUES: usize = 2;
+/// Bytes from one queue's rings to the next one's, from the beginning of RAM.
+pub const RINGS: u64 = 0x200;
+const _: () = assert!(DriverQueue::bytes(QUEUE) <= RINGS);
 const SLOTS: u64 = BASE + 0x2000;
 const SLOT: u64 = 0x200;
 const DATA: u64 = BASE + 0x6000;
@@ -108,8 +113,8 @@ pub struct Sent {
 pub struct Got {
     /// What it was.
     pub sent: Sent,
-    /// Its head descriptor.
-    pub head: u16,
+    /// Its [`key`].
+    pub key: u16,
     /// Its status byte.
     pub status: u8,
     /// Length in the used ring.
@@ -128,15 +133,20 @@ pub struct Guest {
     pub status: &'static BackendStatus,
     /// The VMM's side.
     pub remote: Remote<'static, Registers>,
-    /// The driver's queue.
-    pub driver: DriverQueue,
+    /// The driver's queues.
+    pub drivers: Vec<DriverQueue>,
     /// What the driver wants of the features.
     pub features: u64,
-    /// In flight.
+    /// In flight, by [`key`].
     pub sent: HashMap<u16, Sent>,
-    /// The VMM has to be told of new buffers.
-    pub kick: bool,
+    /// The VMM has to be told of new buffers in these queues.
+    pub kick: [bool; QUEUES],
     slots: Vec<u64>,
+}
+
+/// What a chain is known by: its queue and its head descriptor.
+pub const fn key(queue: usize, head: u16) -> u16 {
+    queue as u16 * QUEUE + head
 }
 
 impl Guest {
@@ -153,10 +163,10 @@ impl Guest {
             registers,
             status,
             remote,
-            driver: DriverQueue::new(ram.ram(), BASE, QUEUE, features & features::EVENT_IDX != 0),
+            drivers: Vec::new(),
             features,
             sent: HashMap::new(),
-            kick: false,
+            kick: [false; QUEUES],
             slots: Vec::new(),
         };
         guest.begin();
@@ -166,14 +176,17 @@ impl Guest {
     /// The driver begins: nothing is in flight.
     pub fn begin(&mut self) {
         let event_idx = self.features & features::EVENT_IDX != 0;
-        self.driver = DriverQueue::new(self.ram.ram(), BASE, QUEUE, event_idx);
+        let queues = if self.features & feature::MQ == 0 { 1 } else { QUEUES };
+        let queue = |n| DriverQueue::new(self.ram.ram(), BASE + RINGS * n, QUEUE, event_idx);
+        self.drivers = (0..queues as u64).map(queue).collect();
         self.sent.clear();
-        self.slots = (0..u64::from(QUEUE)).collect();
-        self.kick = false;
+        self.slots = (0..queues as u64 * u64::from(QUEUE)).collect();
+        self.kick = [false; QUEUES];
     }
 
-    /// Sends a request whose data is in pieces of `piece` bytes. False if there is no room.
-    pub fn send(&mut self, sent: Sent, piece: usize) -> Option<u16> {
+    /// Sends a request, by one of the queues, whose data is in pieces of `piece` bytes. `None` if there is no room.
+    pub fn send(&mut self, queue: usize, sent: Sent, piece: usize) -> Option<u16> {
+        let queue = queue % self.drivers.len();
         let slot = self.slots.pop()?;
         let (at, data) = (SLOTS + SLOT * slot, DATA + ROOM * slot);
         let ram = self.ram.ram();
@@ -188,26 +201,36 @@ impl Guest {
         }
         buffers.push(Buffer::into(at + 16, 1));
         let head = match self.features & features::INDIRECT_DESC {
-            0 => self.driver.add(&buffers),
-            _ => self.driver.add_indirect(at + 32, &buffers),
+            0 => self.drivers[queue].add(&buffers),
+            _ => self.drivers[queue].add_indirect(at + 32, &buffers),
         };
         let Some(head) = head else {
             self.slots.push(slot);
             return None;
         };
-        assert!(self.sent.insert(head, Sent { slot, ..sent }).is_none(), "head {head} is in flight");
-        self.kick |= self.driver.needs_kick();
-        Some(head)
+        let key = key(queue, head);
+        assert!(self.sent.insert(key, Sent { slot, ..sent }).is_none(), "{head} of {queue} is in flight");
+        self.kick[queue] |= self.drivers[queue].needs_kick();
+        Some(key)
     }
 
     /// Takes one used element.
     pub fn take(&mut self) -> Option<Got> {
-        let (head, used) = self.driver.take_used()?;
-        let sent = self.sent.remove(&head).expect("completes once");
+        let take = |(queue, driver): (usize, &mut DriverQueue)| Some((queue, driver.take_used()?));
+        let (queue, (head, used)) = self.drivers.iter_mut().enumerate().find_map(take)?;
+        let key = key(queue, head);
+        let sent = self.sent.remove(&key).expect("completes once");
         let status = self.ram.bytes(SLOTS + SLOT * sent.slot + 16, 1)[0];
         let data = self.ram.bytes(DATA + ROOM * sent.slot, content(&sent).0.len());
         self.slots.push(sent.slot);
-        Some(Got { sent, head, status, used, data })
+        Some(Got { sent, key, status, used, data })
+    }
+
+    /// Whether the device shall interrupt for what it uses.
+    pub fn want_interrupt(&mut self, on: bool) {
+        for driver in &mut self.drivers {
+            driver.want_interrupt(on);
+        }
     }
 
     /// Whether something in flight touches these sectors; of reads only if `write`.

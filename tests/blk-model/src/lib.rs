@@ -2,7 +2,8 @@
 //!
 //! Between a guest's store to a register and a sector of the disk lie the transport and its `Remote` (of the VMM), the
 //! backend and the in-flight page (of blk) and a driver. Their own tests take them one by one; here they run together as on
-//! target: calls down, notifications up, and the backend may die between any two events. There are two guests. The
+//! target: calls down, notifications up, and the backend may die between any two events. There are two guests, each with a disk
+//! of two queues, of which some drivers use one. The
 //! *neighbour* keeps to the rules of virtio, and every answer that it gets is compared with [`model::Model`]. The *offender*
 //! stores anything into its registers, rings and buffers. The disk fails, hangs, breaks the rules, forgets to interrupt.
 //!

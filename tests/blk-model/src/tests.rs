@@ -32,6 +32,7 @@ fn whatever_the_offender_and_the_disk_do_the_neighbour_is_answered_rightly() {
     let counts = runs(400, false);
     println!("{counts:?}");
     assert!(counts.done > 2000 && counts.errors > 50 && counts.offended > 200, "{counts:?}");
+    assert!(counts.second > 500, "{counts:?}");
     assert!(counts.kills > 500 && counts.in_flight > 200 && counts.restarts > 50, "{counts:?}");
     assert!(counts.broken > 20, "{counts:?}");
 }

@@ -20,7 +20,7 @@ use partita_virtio::mmio::registers::{Status, reg};
 use partita_virtio::queue::Fault;
 
 use crate::flips::{self, Place};
-use crate::guest::{BASE, Calls, Got, Guest, MOST, QUEUE, RAM, Registers, Sent};
+use crate::guest::{BASE, Calls, Got, Guest, MOST, QUEUE, QUEUES, RAM, RINGS, Registers, Sent};
 use crate::model::{Model, SECTORS, one};
 
 /// One thing that happens: what, and its arguments.
@@ -40,6 +40,8 @@ const ROUNDS: usize = 200;
 pub struct Counts {
     /// Requests of the neighbour that were answered with success.
     pub done: u64,
+    /// Of them, by the second queue.
+    pub second: u64,
     /// With an error, which was no surprise.
     pub errors: u64,
     /// Requests of the offender that reached the device.
@@ -60,6 +62,7 @@ impl Counts {
     /// Adds those of another run.
     pub fn add(&mut self, other: &Counts) {
         self.done += other.done;
+        self.second += other.second;
         self.errors += other.errors;
         self.offended += other.offended;
         self.kills += other.kills;
@@ -124,7 +127,7 @@ pub struct World {
     /// Restarts of the device were made to fail: it may be given up, until the backend is started again.
     flaky: bool,
     depth: u16,
-    offer: u16,
+    offers: [u16; QUEUES],
     rams: [FakeRam; 2],
     /// Of each life so far.
     tables: Vec<Owned<Tables>>,
@@ -133,7 +136,7 @@ pub struct World {
     _page: Owned<InflightPage>,
 }
 
-/// Runs the steps. The first byte of the first one chooses features and depth; with `flips`, bits flip.
+/// Runs the steps. The first byte of the first one chooses features, depth and the number of queues; with `flips`, bits flip.
 pub fn run(steps: &[Step], flips: bool) -> Counts {
     let setup = steps.first().map_or(0, |step| step[0]);
     let mut world = World::new(setup);
@@ -167,6 +170,9 @@ impl World {
                 wanted |= flag;
             }
         }
+        if setup >> 7 == 0 {
+            wanted |= feature::MQ;
+        }
         let guests = [OFFENDER, NEIGHBOUR].map(|n| {
             let registers = Registers(pages[n].get());
             let status = statuses[n].get();
@@ -187,7 +193,7 @@ impl World {
             value: 1,
             flaky: false,
             depth,
-            offer: 0,
+            offers: [0; QUEUES],
             rams,
             tables,
             _pages: pages,
@@ -226,16 +232,15 @@ impl World {
                     return self.begin(OFFENDER);
                 }
                 let offender = &mut self.guests[OFFENDER];
-                if offender.sent.len() >= usize::from(QUEUE) {
-                    return;
-                }
                 // It does not look at what is used, so its slots run out until it begins anew.
-                let _ = offender.send(sent, usize::from(c) * 64);
-                offender.kick = true;
+                let queue = usize::from(c >> 7);
+                let _ = offender.send(queue, sent, usize::from(c) * 64);
+                offender.kick[queue] = true;
             }
             14 => {
                 // Half of them where the rings are.
-                let at = if a & 1 == 0 { value % 0x400 } else { value % RAM as u32 };
+                let rings = QUEUES as u32 * RINGS as u32;
+                let at = if a & 1 == 0 { value % rings } else { value % RAM as u32 };
                 let bytes = [b, c, a, b ^ c];
                 let at = BASE + u64::from(at).min(RAM - 4);
                 self.guests[OFFENDER].ram.ram().write(at, &bytes).expect("in RAM");
@@ -246,13 +251,15 @@ impl World {
             }
             16 => {
                 // Any head once more.
-                let layout = self.guests[OFFENDER].driver.layout;
+                let queue = usize::from(b) % self.guests[OFFENDER].drivers.len();
+                let layout = self.guests[OFFENDER].drivers[queue].layout;
                 let ram = self.guests[OFFENDER].ram.ram();
-                let at = layout.avail + 4 + 2 * u64::from(self.offer % QUEUE);
+                let offer = &mut self.offers[queue];
+                let at = layout.avail + 4 + 2 * u64::from(*offer % QUEUE);
                 ram.store_u16(at, u16::from(a) % (QUEUE + 2), Ordering::Relaxed).expect("in RAM");
-                self.offer = self.offer.wrapping_add(1);
-                ram.store_u16(layout.avail + 2, self.offer, Ordering::Release).expect("in RAM");
-                self.guests[OFFENDER].kick = true;
+                *offer = offer.wrapping_add(1);
+                ram.store_u16(layout.avail + 2, *offer, Ordering::Release).expect("in RAM");
+                self.guests[OFFENDER].kick[queue] = true;
             }
             17 => self.begin(OFFENDER),
             18 => self.tick(),
@@ -284,7 +291,7 @@ impl World {
             25 => self.begin(NEIGHBOUR),
             _ => {}
         }
-        if self.guests[OFFENDER].kick && a & 3 != 0 {
+        if a & 3 != 0 {
             self.kick(OFFENDER);
         }
     }
@@ -313,11 +320,12 @@ impl World {
         let (sector, bytes) = (sent.sector, sent.bytes.clone());
         // One piece where there is no indirect table, as descriptors are few.
         let piece = [512, 700, 1024, 4096][usize::from(a >> 4) % 4];
-        let Some(head) = self.guests[NEIGHBOUR].send(sent, piece) else { return };
+        let queue = usize::from(a >> 6);
+        let Some(key) = self.guests[NEIGHBOUR].send(queue, sent, piece) else { return };
         self.value = self.value.wrapping_add(MOST as u8);
         match kind {
             kind::OUT | kind::WRITE_ZEROES => self.model.write_sent(sector, &bytes),
-            kind::FLUSH => self.model.flush_sent(head),
+            kind::FLUSH => self.model.flush_sent(key),
             _ => {}
         }
         self.kick(NEIGHBOUR);
@@ -325,8 +333,10 @@ impl World {
 
     /// QueueNotify, if the driver has to.
     fn kick(&mut self, n: usize) {
-        if core::mem::take(&mut self.guests[n].kick) {
-            self.store(n, reg::QUEUE_NOTIFY, 4, 0);
+        for (queue, kick) in core::mem::take(&mut self.guests[n].kick).into_iter().enumerate() {
+            if kick {
+                self.store(n, reg::QUEUE_NOTIFY, 4, queue as u64);
+            }
         }
     }
 
@@ -383,9 +393,8 @@ impl World {
     fn start(&mut self, n: usize) {
         self.guests[n].begin();
         if n == OFFENDER {
-            self.offer = 0;
+            self.offers = [0; QUEUES];
         }
-        let layout = self.guests[n].driver.layout;
         let features = self.guests[n].features;
         let found = Status::ACKNOWLEDGE | Status::DRIVER;
         for (offset, value) in [
@@ -395,19 +404,27 @@ impl World {
             (reg::DRIVER_FEATURES_SEL, 1),
             (reg::DRIVER_FEATURES, features >> 32),
             (reg::STATUS, (found | Status::FEATURES_OK).bits().into()),
-            (reg::QUEUE_SEL, 0),
-            (reg::QUEUE_NUM, layout.size.into()),
-            (reg::QUEUE_DESC_LOW, layout.desc & 0xffff_ffff),
-            (reg::QUEUE_DESC_HIGH, layout.desc >> 32),
-            (reg::QUEUE_DRIVER_LOW, layout.avail & 0xffff_ffff),
-            (reg::QUEUE_DRIVER_HIGH, layout.avail >> 32),
-            (reg::QUEUE_DEVICE_LOW, layout.used & 0xffff_ffff),
-            (reg::QUEUE_DEVICE_HIGH, layout.used >> 32),
-            (reg::QUEUE_READY, 1),
-            (reg::STATUS, (found | Status::FEATURES_OK | Status::DRIVER_OK).bits().into()),
         ] {
             self.store(n, offset, 4, value);
         }
+        let layouts: Vec<_> = self.guests[n].drivers.iter().map(|driver| driver.layout).collect();
+        for (queue, layout) in (0..).zip(layouts) {
+            for (offset, value) in [
+                (reg::QUEUE_SEL, queue),
+                (reg::QUEUE_NUM, layout.size.into()),
+                (reg::QUEUE_DESC_LOW, layout.desc & 0xffff_ffff),
+                (reg::QUEUE_DESC_HIGH, layout.desc >> 32),
+                (reg::QUEUE_DRIVER_LOW, layout.avail & 0xffff_ffff),
+                (reg::QUEUE_DRIVER_HIGH, layout.avail >> 32),
+                (reg::QUEUE_DEVICE_LOW, layout.used & 0xffff_ffff),
+                (reg::QUEUE_DEVICE_HIGH, layout.used >> 32),
+                (reg::QUEUE_READY, 1),
+            ] {
+                self.store(n, offset, 4, value);
+            }
+        }
+        let live = found | Status::FEATURES_OK | Status::DRIVER_OK;
+        self.store(n, reg::STATUS, 4, live.bits().into());
     }
 
     fn work(&mut self) {
@@ -473,7 +490,7 @@ impl World {
                 self.judge(&got);
             }
             if !again {
-                self.guests[NEIGHBOUR].driver.want_interrupt(true);
+                self.guests[NEIGHBOUR].want_interrupt(true);
             }
         }
     }
@@ -489,10 +506,11 @@ impl World {
                 "{sent:?} was answered with {status}"
             );
             self.counts.errors += 1;
-            self.model.flush_done(got.head, None);
+            self.model.flush_done(got.key, None);
             return;
         }
         self.counts.done += 1;
+        self.counts.second += u64::from(got.key >= QUEUE);
         let durable = &device.durable[2 * SECTORS * 512..][..SECTORS * 512];
         let written = match sent.kind {
             kind::IN => {
@@ -512,7 +530,7 @@ impl World {
                 0
             }
             kind::FLUSH => {
-                self.model.flush_done(got.head, Some(durable));
+                self.model.flush_done(got.key, Some(durable));
                 0
             }
             _ => {
@@ -590,7 +608,9 @@ impl World {
         assert!(before.iter().chain(behind).all(|byte| *byte == 0), "sectors of nobody were written");
         self.model.check(&rest[SECTORS * 512..][..SECTORS * 512]);
         for n in [OFFENDER, NEIGHBOUR] {
-            self.works(n);
+            for queue in 0..self.guests[n].drivers.len() {
+                self.works(n, queue);
+            }
         }
         let counts = *self.reports.0.borrow();
         self.counts.restarts = counts.restarts;
@@ -616,17 +636,20 @@ impl World {
     }
 
     /// A write, and a read of it.
-    fn works(&mut self, n: usize) {
+    fn works(&mut self, n: usize, queue: usize) {
         for (kind, value) in [(kind::OUT, 0x5a), (kind::IN, 0x5a)] {
             let sent = Sent::new(kind, 1, 2, value, self.tick);
             let guest = &mut self.guests[n];
             let status = guest.remote.transport.status();
-            assert!(guest.send(sent, 4096).is_some(), "guest {n}: no room after its reset, {status:?}");
-            guest.kick = true;
+            assert!(
+                guest.send(queue, sent, 4096).is_some(),
+                "guest {n}: no room after its reset, {status:?}"
+            );
+            guest.kick = [false; QUEUES];
             if n == NEIGHBOUR && kind == kind::OUT {
                 self.model.write_sent(1, &[0x5a, 0x5b]);
             }
-            self.store(n, reg::QUEUE_NOTIFY, 4, 0);
+            self.store(n, reg::QUEUE_NOTIFY, 4, queue as u64);
             // A write that must be durable is a write and a flush.
             for _ in 0..2 {
                 self.backend.device_mut().finish_all();
@@ -638,7 +661,7 @@ impl World {
             }
             let got = self.guests[n].take().expect("the offender's device works after its reset");
             assert_eq!(got.status, BlkStatus::Ok as u8, "the offender, {:?}", got.sent);
-            self.guests[n].driver.want_interrupt(true);
+            self.guests[n].want_interrupt(true);
         }
         let at = (n + 1) * SECTORS * 512 + 512;
         let content = &self.backend.device().bytes[at..at + 1024];
@@ -680,7 +703,7 @@ fn backend(
         backend.add_client(n, ram.ram(), status.get());
         let window = Window::new(SECTORS as u64 * (n as u64 + 1), SECTORS as u64, sectors).expect("fits");
         let serial = *b"serial01\0\0\0\0\0\0\0\0\0\0\0\0";
-        let config = DiskConfig { window, read_only: false, serial, rate: Rate::default(), queues: 1 };
+        let config = DiskConfig { window, read_only: false, serial, rate: Rate::default(), queues: QUEUES };
         backend.add_disk(n, 0, config).expect("windows do not overlap");
     }
     backend.open();

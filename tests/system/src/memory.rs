@@ -1,9 +1,9 @@
 //! The machine's memory from outside, by QEMU's gdb server: to do to a system what nobody in it can do.
 //!
 //! Production code has no hook for what these tests need (a service that spins, a bit that flips), and none is wanted. The
-//! image's report says which physical page is which part of which PD; the gdb server reads and writes those while the
-//! machine stands still. The protocol is gdb's remote serial protocol, packets `m`, `M`, `c`, with QEMU's
-//! `Qqemu.PhyMemMode`.
+//! gdb server reads and writes physical pages while the machine stands still. Which they are is found by what they hold: the
+//! report of the official tool does not say where a program lies in the end ([`Still::pages`]). The protocol is gdb's remote
+//! serial protocol, packets `m`, `M`, `c` and `qRcmd`, with QEMU's `Qqemu.PhyMemMode`.
 
 use std::{
     fmt::Write as _,
@@ -22,13 +22,9 @@ use partita::{
 pub const PAGE: u64 = 4096;
 /// Bytes that QEMU reads in one go; it has room for a packet of 4096 characters.
 const PACKET: usize = 1024;
-/// `svc #0`.
-const SVC: u32 = 0xd400_0001;
-/// `mov x7, #-7`, `#-3` and `#-2`: the numbers of `seL4_Recv`, `NBSendRecv` and `ReplyRecv`, a few instructions before it.
-const RECV: [u32; 3] = [0x9280_00c7, 0x9280_0047, 0x9280_0027];
-const NEAR: usize = 8;
-/// `b .`
-const SPIN: u32 = 0x1400_0000;
+/// Physical memory that seL4 and we have on QEMU's board, and how much of it is looked at in one go.
+const RAM: std::ops::Range<u64> = 0x6000_0000..0xc000_0000;
+const DUMP: u64 = 64 << 20;
 
 /// QEMU's arguments for a server at `socket`.
 pub fn arguments(socket: &Path) -> [String; 2] {
@@ -43,6 +39,14 @@ pub fn socket(name: &str) -> PathBuf {
 /// A connection. The machine runs except while something is done to it.
 pub struct Memory {
     stream: UnixStream,
+    /// Where QEMU writes memory for us to search.
+    dump: PathBuf,
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.dump);
+    }
 }
 
 impl Memory {
@@ -56,7 +60,7 @@ impl Memory {
         let _ = std::fs::remove_file(socket);
         let limit = stream.set_read_timeout(Some(Duration::from_secs(60)));
         limit.map_err(|error| Failure::file("use", socket, &error))?;
-        let mut memory = Self { stream };
+        let mut memory = Self { stream, dump: socket.with_extension("dump") };
         // A connection stops the machine.
         memory.ask("?")?;
         if memory.ask("Qqemu.PhyMemMode:1")? != "OK" {
@@ -114,6 +118,12 @@ fn lost(error: &std::io::Error) -> Failure {
     Failure::new(format!("QEMU's gdb server does not answer: {error}"))
 }
 
+/// What two digits a byte say.
+fn unhex(hex: &str) -> Option<Vec<u8>> {
+    let byte = |two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok();
+    hex.as_bytes().chunks(2).map(byte).collect()
+}
+
 /// The machine while it stands still.
 pub struct Still<'a>(&'a mut Memory);
 
@@ -133,12 +143,7 @@ impl Still<'_> {
 
     fn packet(&mut self, paddr: u64, bytes: usize) -> Result<Vec<u8>> {
         let answer = self.0.ask(&format!("m{paddr:x},{bytes:x}"))?;
-        let read: Option<Vec<u8>> = answer
-            .as_bytes()
-            .chunks(2)
-            .map(|two| u8::from_str_radix(std::str::from_utf8(two).ok()?, 16).ok())
-            .collect();
-        match read {
+        match unhex(&answer) {
             Some(read) if read.len() == bytes => Ok(read),
             _ => fail!("QEMU does not read {bytes} bytes at {paddr:#x}: {answer}"),
         }
@@ -157,6 +162,41 @@ impl Still<'_> {
             "OK" => Ok(()),
             other => fail!("QEMU does not write at {paddr:#x}: {other}"),
         }
+    }
+
+    /// A command of QEMU's monitor that says nothing if all is well.
+    fn monitor(&mut self, command: &str) -> Result {
+        let hex: String = command.bytes().map(|byte| format!("{byte:02x}")).collect();
+        self.0.send(&format!("qRcmd,{hex}"))?;
+        let mut said = String::new();
+        loop {
+            let answer = self.0.answer()?;
+            match answer.strip_prefix('O') {
+                Some("K") if said.is_empty() => return Ok(()),
+                Some("K") => fail!("QEMU does not do `{command}`: {}", said.trim()),
+                Some(text) => said.extend(unhex(text).unwrap_or_default().into_iter().map(char::from)),
+                None => fail!("QEMU's gdb server has no monitor: {answer}"),
+            }
+        }
+    }
+
+    /// Calls `look` with each page of memory and its physical address.
+    ///
+    /// # Errors
+    /// QEMU cannot write memory to a file.
+    pub fn pages(&mut self, mut look: impl FnMut(u64, &[u8])) -> Result {
+        let file = self.0.dump.clone();
+        for start in RAM.step_by(DUMP as usize) {
+            self.monitor(&format!("pmemsave {start:#x} {DUMP:#x} \"{}\"", file.display()))?;
+            let memory = std::fs::read(&file).map_err(|error| Failure::file("read", &file, &error))?;
+            if memory.len() as u64 != DUMP {
+                fail!("QEMU wrote {} bytes of memory, not {DUMP}", memory.len());
+            }
+            for (at, page) in (start..).step_by(PAGE as usize).zip(memory.chunks_exact(PAGE as usize)) {
+                look(at, page);
+            }
+        }
+        Ok(())
     }
 
     /// Flips a bit.
@@ -184,69 +224,9 @@ pub fn frames(report: &str, object: &str) -> Vec<u64> {
     frames.into_iter().map(|(_, paddr)| paddr).collect()
 }
 
-/// A PD that spins as soon as it has received anything: `b .` is behind the system call.
-#[derive(Debug)]
-pub struct Spin {
-    /// Physical addresses, and what was there.
-    changed: Vec<(u64, Vec<u8>)>,
-}
-
-impl Spin {
-    /// Lets the PD `pd` spin.
-    ///
-    /// # Errors
-    /// The report knows no such PD, or its program has no receive.
-    pub fn begin(memory: &mut Memory, report: &str, pd: &str) -> Result<Self> {
-        let frames = frames(report, &format!("elf_{pd}"));
-        memory.still(|machine| {
-            let mut changed = Vec::new();
-            for frame in frames {
-                let page = machine.read(frame, PAGE as usize)?;
-                for at in receives(&page) {
-                    let at = frame + at as u64;
-                    changed.push((at, machine.read(at, 4)?));
-                }
-            }
-            if changed.is_empty() {
-                fail!("no receive is found in the program of {pd}");
-            }
-            changed.iter().try_for_each(|(at, _)| machine.write(*at, &SPIN.to_le_bytes()))?;
-            Ok(Self { changed })
-        })
-    }
-
-    /// Lets it go on.
-    ///
-    /// # Errors
-    /// Those of the connection.
-    pub fn end(self, memory: &mut Memory) -> Result {
-        memory.still(|machine| self.changed.iter().try_for_each(|(at, before)| machine.write(*at, before)))
-    }
-}
-
-/// Offsets of the instructions behind the system calls that receive in a page of a program.
-fn receives(page: &[u8]) -> Vec<usize> {
-    let words: Vec<u32> =
-        page.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]])).collect();
-    let behind = |n: usize| words[n.saturating_sub(NEAR)..n].iter().any(|word| RECV.contains(word));
-    (0..words.len().saturating_sub(1)).filter(|n| words[*n] == SVC && behind(*n)).map(|n| 4 * n + 4).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn receives_are_found_in_a_program() {
-        let program: Vec<u8> =
-            [0x9280_0087, SVC, RECV[0], 0x5280_0086, SVC, 0xa900_8d02, SVC, RECV[1], SVC, 0xd65f_03c0]
-                .into_iter()
-                .flat_map(u32::to_le_bytes)
-                .collect();
-        // The call after it is near as well, and does no harm: it is after a receive in any case.
-        assert_eq!(receives(&program), [20, 28, 36]);
-        assert!(receives(&program[..8]).is_empty());
-    }
 
     #[test]
     fn pages_are_found_in_the_report() {

@@ -1,29 +1,28 @@
 //! Services that spin: who is hung is found, started again, and nobody loses anything.
-//!
-//! On the embedded SDK only: on the official one the pages of a program are not where the tool's report says.
 
-use std::{fs, time::Duration};
+use std::{fs, path::PathBuf, time::Duration};
 
 use partita::failure::Result;
 use partita_system_tests::{
     fixture::{self, SOON, System},
-    memory::{self, Memory, Spin},
+    memory::{self, Memory},
+    spin::Spin,
 };
 
 /// Time enough for five unanswered pings and a restart.
 const NOTICED: Duration = Duration::from_secs(90);
 
 /// Runs a Debian guest whose memory can be written from outside.
-fn with_memory(name: &str, test: impl FnOnce(&mut System, &mut Memory, &str) -> Result) {
+fn with_memory(name: &str, test: impl FnOnce(&mut System, &mut Memory, &dyn Fn(&str) -> PathBuf) -> Result) {
     let run = || -> Result {
         let socket = memory::socket(name);
         let arguments = memory::arguments(&socket);
         let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
         let mut system = System::start(name, None, &arguments)?;
-        let report = fs::read_to_string(fixture::one_guest()?.out().join("report.txt")).unwrap_or_default();
+        let out = fixture::one_guest()?.out();
         system.shell()?;
         let mut memory = Memory::connect(&socket)?;
-        test(&mut system, &mut memory, &report)?;
+        test(&mut system, &mut memory, &|pd| out.join(format!("{pd}.elf")))?;
         // Large; a failed test's is kept.
         let _ = fs::remove_file(&system.disk);
         Ok(())
@@ -34,9 +33,9 @@ fn with_memory(name: &str, test: impl FnOnce(&mut System, &mut Memory, &str) -> 
 /// The timer spins above everybody but the supervisor: only `pulse` is left to say so.
 #[test]
 fn a_timer_that_spins_is_started_again() {
-    with_memory("spin-timer", |system, memory, report| {
+    with_memory("spin-timer", |system, memory, program| {
         system.session.shell_ok("dmesg -n 1; sleep 0.2", SOON)?;
-        let spin = Spin::begin(memory, report, "timer")?;
+        let spin = Spin::begin(memory, &program("timer"))?;
         // While it spins nobody else runs, so what the supervisor says is printed when it has given up.
         system.session.expect("timer restarted: it hung", NOTICED)?;
         system.session.expect("timer is held: it hung", NOTICED)?;
@@ -57,9 +56,9 @@ fn a_timer_that_spins_is_started_again() {
 /// The driver spins in the middle of the guest's I/O. It is started again, and once it works again all is done.
 #[test]
 fn a_disk_driver_that_spins_is_started_again() {
-    with_memory("spin-blk", |system, memory, report| {
+    with_memory("spin-blk", |system, memory, program| {
         system.session.shell_ok("dd if=/dev/urandom of=/root/r bs=1M count=4 conv=fsync status=none; sha256sum /root/r > /root/r.sum; sync", SOON)?;
-        let spin = Spin::begin(memory, report, "blk_disk0")?;
+        let spin = Spin::begin(memory, &program("blk"))?;
         system
             .session
             .send("echo 3 > /proc/sys/vm/drop_caches; sha256sum -c /root/r.sum && touch /run/read\n")?;

@@ -423,6 +423,24 @@ fn a_restarted_vmm_stops_its_vcpus_and_starts_its_guest_as_wanted() {
     }
 }
 
+/// Memory at an address that was asked for is not the kernel's, which has cleared its own only.
+#[test]
+fn memory_that_may_hold_something_is_cleared_before_the_first_start() {
+    const OLD: u64 = guest::RAM + 0x10_0000;
+    for stale in [false, true] {
+        let mut guest = if stale { Guest::stale() } else { Guest::new(true) };
+        guest.ram.ram().write(OLD, b"old").unwrap();
+        let next = guest.vmm.begin();
+        let mut world = World { guest, vcpus: 1, kept: None };
+        world.after(next, None);
+        assert_eq!(matches!(world.guest.vmm.phase, Phase::Preparing(_)), stale);
+        world.settle();
+        assert_eq!(world.guest.vmm.phase, Phase::Running);
+        assert_eq!(world.guest.ram.bytes(OLD, 3), if stale { [0; 3] } else { *b"old" });
+        assert_eq!(world.guest.ram.bytes(guest::RAM, 16), KERNEL);
+    }
+}
+
 #[test]
 fn a_restarted_vmm_whose_guest_is_not_wanted_says_that_it_is_off() {
     let world = World::new(1);

@@ -13,6 +13,9 @@
 //! A cell that goes away (reset, restart, a broken driver) is not announced by TRANSPORT_RESET, which would cut its peers'
 //! other connections too: each connection with it gets its own RST. The event is for a restart of the broker, after which
 //! no connection is known.
+//!
+//! A broker that has died too often is started once more to refuse ([`Broker::refuse_all`]): nobody waits for an answer that
+//! will not come, and what may have killed it (connections, payload, CID 2) is not touched.
 
 mod client;
 mod control;
@@ -83,6 +86,8 @@ pub enum Refusal {
     Nobody,
     /// The cell has as many connections as it may have.
     Limit,
+    /// The broker has died too often and makes no connections.
+    Held,
 }
 
 /// What somebody should know about. Called for each thing that happens; the PD limits the rate.
@@ -145,6 +150,8 @@ pub struct Broker<R> {
     patience: u64,
     /// When to be called again although nothing happens.
     deadline: Option<u64>,
+    /// Every packet is answered with a RST.
+    refusing: bool,
 }
 
 impl<R: Report> Broker<R> {
@@ -171,7 +178,14 @@ impl<R: Report> Broker<R> {
             notify: 0,
             patience,
             deadline: None,
+            refusing: false,
         }
+    }
+
+    /// From the start on, answers with a RST whatever may have one, and moves nothing. Drivers are told that all connections
+    /// are gone, as after any restart.
+    pub const fn refuse_all(&mut self) {
+        self.refusing = true;
     }
 
     /// Connects the management service.

@@ -34,7 +34,12 @@ impl<R: Report> Broker<R> {
             self.violation(from, Violation::Source);
             return Step::Done(0);
         }
-        let Some(to) = self.cell_of(header.dst_cid.get()) else { return self.nobody(from, header) };
+        if self.refusing {
+            return self.turn_away(from, header, Refusal::Held);
+        }
+        let Some(to) = self.cell_of(header.dst_cid.get()) else {
+            return self.turn_away(from, header, Refusal::Nobody);
+        };
         let known = match header.kind.get() {
             kind::STREAM => true,
             kind::SEQPACKET => self.negotiated(from, feature::SEQPACKET),
@@ -272,9 +277,10 @@ impl<R: Report> Broker<R> {
         self.refuse(from, header)
     }
 
-    fn nobody(&mut self, from: usize, header: &Header) -> Step {
+    /// There is no connection, and there will be none.
+    fn turn_away(&mut self, from: usize, header: &Header, why: Refusal) -> Step {
         match header.op.get() {
-            op::REQUEST => self.refuse_request(from, header, Refusal::Nobody),
+            op::REQUEST => self.refuse_request(from, header, why),
             _ => self.refuse(from, header),
         }
     }

@@ -443,6 +443,8 @@ impl Composer<'_> {
         self.link("manage_tx.ivc".into(), manage::RING, (IVC, tx), ("supervisor", far(tx)));
         self.link("manage_rx.ivc".into(), manage::RING, ("supervisor", far(rx)), (IVC, rx));
         self.link("stats.ivc".into(), size::PAGE, (IVC, stats), ("supervisor", far(stats)));
+        let orders = vaddr::ORDERS;
+        self.link("orders.ivc".into(), size::PAGE, ("supervisor", far(orders)), (IVC, orders));
     }
 
     /// A cell's virtio-vsock device: calls, notifications, the broker's page, and the guest's RAM with its queues. No

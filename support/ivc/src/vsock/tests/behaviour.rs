@@ -275,6 +275,63 @@ fn the_broker_restarts_under_running_guests() {
 }
 
 #[test]
+fn a_life_that_refuses_answers_everything_with_a_rst_until_the_broker_works_again() {
+    let mut world = World::open(3);
+    world.connect(0, 1, 1);
+    let rw = world.guests[0].packet(4, 1, 5000, op::RW);
+    for _ in 0..70 {
+        world.send(0, rw, b"data");
+    }
+    assert!(world.guests[0].unsent() > 0, "the receiver is full");
+    world.got(1);
+    world.next_life(true);
+    world.run();
+    world.got(0);
+    world.got(1);
+    assert_eq!(world.guests[0].unsent(), 0);
+    assert_eq!([0, 1].map(|cell| world.guests[cell].events), [1, 1], "all connections are gone");
+    let before = world.counter(0, Counter::Refused);
+    for (cid, port, operation) in [
+        (4, 5000, op::REQUEST),
+        (4, 5000, op::RW),
+        (4, 5000, op::SHUTDOWN),
+        (2, 7, op::REQUEST),
+        (2, 1, op::REQUEST),
+        (77, 1, op::REQUEST),
+        (4, 5000, 99),
+    ] {
+        let packet = world.guests[0].packet(cid, 1, port, operation);
+        world.send(0, packet, if operation == op::RW { b"data" } else { b"" });
+        let got = world.got(0);
+        assert_eq!(ops(&got), [op::RST], "{cid}:{port} {operation}");
+        let header = &got[0].header;
+        assert_eq!((header.src_cid.get(), header.src_port.get(), header.dst_port.get()), (cid, port, 1));
+    }
+    assert_eq!(world.counter(0, Counter::Refused) - before, 4);
+    // No answer to a RST, nor to one who is not the sender.
+    let rst = world.guests[0].packet(4, 1, 5000, op::RST);
+    world.send(0, rst, &[]);
+    let forged = Header { src_cid: 4.into(), ..world.guests[0].packet(5, 1, 5000, op::REQUEST) };
+    world.send(0, forged, &[]);
+    // A guest that starts now finds a device that works and nobody to talk to.
+    world.restart_guest(2);
+    let request = world.guests[2].packet(3, 1, 5000, op::REQUEST);
+    world.send(2, request, &[]);
+    assert_eq!([0, 1, 2].map(|cell| ops(&world.got(cell))), [vec![], vec![], vec![op::RST]]);
+    world.assert_empty();
+    let held = Said::Refused(2, 3, 5000, Refusal::Held);
+    assert_eq!(world.said().last(), Some(&held));
+    // Started by hand, all is as after any restart.
+    world.restart_broker();
+    world.run();
+    assert_eq!([0, 1, 2].map(|cell| ops(&world.got(cell))), [const { vec![] }; 3]);
+    assert_eq!([0, 1, 2].map(|cell| world.guests[cell].events), [2, 2, 1]);
+    world.connect(0, 1, 1);
+    world.send(0, rw, b"data");
+    assert_eq!(world.got(1).concat_payload(), b"data");
+}
+
+#[test]
 fn thousands_of_connections_leak_nothing_and_the_limit_is_clear() {
     let mut world = World::open(2);
     let rounds = if cfg!(miri) { 3 } else { 5000 };

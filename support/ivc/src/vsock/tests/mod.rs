@@ -210,6 +210,11 @@ impl World {
 
     /// The broker dies and starts again; the VMMs notice and hand it their queues.
     pub fn restart_broker(&mut self) {
+        self.next_life(false);
+    }
+
+    /// The same, in a life that refuses if it is to.
+    pub fn next_life(&mut self, refusing: bool) {
         let mut broker = Broker::new(
             tables(),
             connections(),
@@ -219,7 +224,11 @@ impl World {
             Notes::default(),
             SECOND,
         );
-        broker.manage_over(Duplex::new(self.rings[0].0, self.rings[0].1));
+        if refusing {
+            broker.refuse_all();
+        } else {
+            broker.manage_over(Duplex::new(self.rings[0].0, self.rings[0].1));
+        }
         for guest in &self.guests {
             broker.add_client(guest.cell, guest.cid as u32, guest.ram.ram(), self.status[guest.cell]);
         }

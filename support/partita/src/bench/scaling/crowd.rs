@@ -33,6 +33,8 @@ fn script(fio: &str, rounds: u32) -> String {
         r#"#!/bin/bash
 # Written by `partita bench`.
 set -eu
+# As in the script of the jobs: not before Linux has random numbers.
+head -c 32 /dev/random > /dev/null
 cd /tmp
 echo none > /sys/block/vdb/queue/scheduler
 read_on() {{
