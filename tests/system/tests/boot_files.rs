@@ -34,6 +34,8 @@ fn debian_boots_from_files_beside_the_image_and_boots_again() {
         system.shell()?;
         system.session.shell_ok("touch /run/before && grep -q '^Linux' /proc/version", SOON)?;
         system.session.send("reboot\n")?;
+        // The old shell shows its prompt once more; the new kernel's line is behind that, on the same console.
+        system.session.expect("EXT4-fs (vda): mounted filesystem", BOOT)?;
         system.shell()?;
         system.session.shell_ok("test ! -e /run/before && grep -q '^Linux' /proc/version", SOON)?;
         no_trouble(system)?;
