@@ -8,7 +8,7 @@
 
 use core::sync::atomic::Ordering;
 
-use partita_blk_backend::{Order, REPLY_MRS, TICKS, Tables};
+use partita_blk_backend::{REPLY_MRS, TICKS, Tables};
 use partita_pd::Once;
 use partita_pd::memory::page;
 use partita_protocol::MAX_CELLS;
@@ -42,7 +42,6 @@ struct Blk {
     unacknowledged: bool,
     deferred: Option<DeferredAction>,
     ticks: Ticks,
-    order: Order,
 }
 
 /// Our pages at timer.
@@ -107,13 +106,7 @@ fn init() -> impl Handler {
     });
     let (backend, timeout_ms) =
         started.map_or((None, 0), |(backend, timeout_ms)| (Some(backend), timeout_ms));
-    let mut blk = Blk {
-        backend,
-        unacknowledged: again,
-        deferred: None,
-        ticks: Ticks::new(timeout_ms),
-        order: Order::default(),
-    };
+    let mut blk = Blk { backend, unacknowledged: again, deferred: None, ticks: Ticks::new(timeout_ms) };
     // After a restart the clients' VMMs wait to hear of it.
     blk.work();
     // The loop asks for actions only after an event. Ours cannot fail: nothing is acknowledged yet.
@@ -162,14 +155,14 @@ impl Blk {
         }
         let Some(backend) = &mut self.backend else { return };
         self.ticks.ask(backend.wants_tick(), backend.wake_at());
-        let clients = backend.take_notify();
+        let mut clients = backend.take_notify();
         if backend.is_busy() {
             self.acknowledge();
         }
-        let mut clients = self.order.of(clients).peekable();
-        while let Some(client) = clients.next() {
-            let client = Channel::new(channel::client(client));
-            if clients.peek().is_none() && self.deferred.is_none() {
+        while clients != 0 {
+            let client = Channel::new(channel::client(clients.trailing_zeros() as usize));
+            clients &= clients - 1;
+            if clients == 0 && self.deferred.is_none() {
                 self.deferred = Some(DeferredAction::new_notify(client));
             } else {
                 client.notify();

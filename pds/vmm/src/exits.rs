@@ -358,17 +358,17 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
             reg::INTERRUPT_ACK => Counter::VirtioAck,
             _ => Counter::VirtioOther,
         });
-        let after = [pc.wrapping_add(INSTRUCTION)];
+        let after = pc.wrapping_add(INSTRUCTION);
         if self.terminal.port.as_ref().is_some_and(|(number, _)| *number == device) {
             let value = self.operand(vcpu, &access);
             self.console_write(offset, access, value);
-            return self.resume_with(vcpu, &after);
+            return self.step_to(vcpu, after);
         }
         // Reading the stored register costs as much as a signal, so it is not read where one value is possible: a device
         // with one queue, an acknowledgement of the one interrupt bit that is set.
         let known = match self.devices.get(device) {
             Some(Slot::Ready(remote)) => remote.only_value(offset),
-            _ => return self.resume_with(vcpu, &after), // no such device: reads as zero, writes are lost
+            _ => return self.step_to(vcpu, after), // no such device: reads as zero, writes are lost
         };
         let value = match known {
             Some(value) => value,
@@ -401,7 +401,7 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
             Action::ConfigWrite { .. } | Action::Ignored(_) => {}
             Action::None => self.update_line(device),
         }
-        self.resume_with(vcpu, &after);
+        self.step_to(vcpu, after);
     }
 
     fn console_write(&mut self, offset: usize, access: Access, value: u64) {

@@ -28,6 +28,7 @@ impl Machine for Kernel {
     fn set_registers(&mut self, vcpu: usize, prefix: &[u64], resume: bool) {
         match prefix {
             [pc] if resume => Vm::new(vcpu).resume_at(*pc),
+            [pc] => Vm::new(vcpu).set_pc(*pc),
             prefix => Vm::new(vcpu).write_by_send(prefix, resume),
         }
     }
@@ -94,9 +95,8 @@ impl Machine for Kernel {
     }
 
     fn publish(&mut self, offset: u64, bytes: u64) {
-        let start = vaddr::GUEST_RAM + offset as usize;
-        sel4_vm::clean_to_memory(start, bytes as usize);
-        sel4_vm::make_executable(start, bytes as usize);
+        // Cleans, too.
+        sel4_vm::make_executable(vaddr::GUEST_RAM + offset as usize, bytes as usize);
     }
 }
 

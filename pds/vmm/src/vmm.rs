@@ -405,6 +405,18 @@ impl<'a, M: Machine, P: Page> Vmm<'a, M, P> {
         }
     }
 
+    /// Lets a vCPU go on at `pc`: with the reply to its fault, if nothing else waits for that system call. Writing "resume" as
+    /// well costs the kernel more than the reply does.
+    pub(crate) fn step_to(&mut self, vcpu: usize, pc: u64) {
+        let free = self.notify.is_none() && !self.talked;
+        if free && self.replying == Some(vcpu) && self.phase == Phase::Running {
+            self.machine.set_registers(vcpu, &[pc], false);
+            self.set_vcpu(vcpu, Vcpu::Running);
+        } else {
+            self.resume_with(vcpu, &[pc]);
+        }
+    }
+
     /// Injects what can be injected, and wakes whom it concerns.
     pub(crate) fn deliver(&mut self) {
         for vcpu in 0..self.vcpus.len() {

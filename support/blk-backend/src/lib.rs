@@ -24,8 +24,6 @@ pub mod inflight;
 mod limit;
 pub use limit::Rate;
 mod offer;
-mod order;
-pub use order::Order;
 mod patience;
 mod recover;
 pub use recover::{Cause, Remedy, TICKS};

@@ -193,8 +193,8 @@ fn guest_programs(context: &Context) -> Result {
 /// Runs the SDK's packer.
 fn pack(context: &Context, sdk: &Sdk, out: &Path, system: &Path) -> Result<PathBuf> {
     let loader = out.join("loader.img");
-    // A machine that was started from the last one may still be reading it.
-    let new = out.join("loader.img.new");
+    // Somebody may still be reading the last ones: a machine that was started from it, a test.
+    let (new, new_report) = (out.join("loader.img.new"), out.join("report.txt.new"));
     let mut command = Command::new(sdk.tool());
     command
         .current_dir(out)
@@ -206,7 +206,7 @@ fn pack(context: &Context, sdk: &Sdk, out: &Path, system: &Path) -> Result<PathB
         .arg("-o")
         .arg(&new)
         .arg("-r")
-        .arg(out.join("report.txt"));
+        .arg(&new_report);
     if sdk.embedded {
         // `make MICROKIT_SDK=` leaves an empty one.
         command.env_remove("MICROKIT_SDK");
@@ -214,7 +214,9 @@ fn pack(context: &Context, sdk: &Sdk, out: &Path, system: &Path) -> Result<PathB
         command.env("MICROKIT_SDK", &sdk.dir);
     }
     process::run("Packing the image", &mut command)?;
-    fs::rename(&new, &loader).map_err(|error| Failure::file("write", &loader, &error))?;
+    for (new, last) in [(&new_report, &out.join("report.txt")), (&new, &loader)] {
+        fs::rename(new, last).map_err(|error| Failure::file("write", last, &error))?;
+    }
     Ok(loader)
 }
 

@@ -1,8 +1,9 @@
 //! Runs other programs, quietly and with a progress display, and turns their failures into one sentence.
 
 use std::{
-    io::{BufRead, BufReader, IsTerminal, Read},
-    process::{Command, ExitStatus, Stdio},
+    io::{BufRead, BufReader, IsTerminal, Read, Write},
+    os::unix::process::CommandExt,
+    process::{Child, Command, ExitStatus, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -126,6 +127,40 @@ fn describe(status: ExitStatus) -> String {
     match status.code() {
         Some(code) => format!("exit code {code}"),
         None => "a signal".into(),
+    }
+}
+
+/// Sees to it that a process does not outlive this program, however this one ends: a small shell waits for a word from
+/// here, and kills when its input ends without one.
+pub struct Leash(Option<Child>);
+
+impl Leash {
+    /// `target` is a process id, or a process group's with `-` before it.
+    pub fn on(target: &str) -> Self {
+        let mut sh = Command::new("sh");
+        sh.args(["-c", "read -r word || kill -KILL \"$0\"", target]);
+        // In a group of its own it is not ended with this program's.
+        sh.process_group(0).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        Self(sh.spawn().ok())
+    }
+
+    /// As if this program had ended; for tests.
+    #[doc(hidden)]
+    pub fn lose(&mut self) {
+        if let Some(mut sh) = self.0.take() {
+            drop(sh.stdin.take());
+            let _ = sh.wait();
+        }
+    }
+}
+
+impl Drop for Leash {
+    /// The process has ended, or may go on.
+    fn drop(&mut self) {
+        if let Some(mut sh) = self.0.take() {
+            let _ = sh.stdin.take().map(|mut input| input.write_all(b"done\n"));
+            let _ = sh.wait();
+        }
     }
 }
 

@@ -35,6 +35,9 @@ pub struct Machine {
     pub memory_end: u64,
     /// Raw disk behind virtio-mmio transport 0.
     pub disk: Option<PathBuf>,
+    /// Nobody wants the disk when the host has crashed: a test's copy. A flush is then done when the host knows the data,
+    /// so that a slow host disk, and who else uses it, does not make the guest's disk slow.
+    pub throwaway: bool,
     /// More arguments.
     pub arguments: Vec<String>,
 }
@@ -52,6 +55,7 @@ impl Machine {
             boot_files: built.boot_files.clone(),
             memory_end: built.spare_end.next_multiple_of(GRANULE).max(MEMORY_END),
             disk,
+            throwaway: false,
             arguments,
         })
     }
@@ -70,9 +74,10 @@ impl Machine {
             command.arg("-device").arg(format!("loader,file={file},addr={address:#x},force-raw=on"));
         }
         if let Some(disk) = &self.disk {
+            let cache = if self.throwaway { ",cache=unsafe" } else { "" };
             command
                 .arg("-drive")
-                .arg(format!("file={},if=none,format=raw,id=d0", escape(disk)))
+                .arg(format!("file={},if=none,format=raw,id=d0{cache}", escape(disk)))
                 .args(["-device", "virtio-blk-device,drive=d0,bus=virtio-mmio-bus.0"]);
         }
         command.args(&self.arguments);
@@ -200,6 +205,7 @@ mod tests {
             boot_files: Some(("/a,b/guests.img".into(), 0xc000_0000)),
             memory_end: 0xc400_0000,
             disk: Some("/d,1.img".into()),
+            throwaway: false,
             arguments: vec!["-s".into()],
         };
         let command = machine.command();
@@ -209,6 +215,10 @@ mod tests {
         assert!(arguments.windows(2).any(|pair| pair == ["-m", "2112M"]), "{arguments:?}");
         assert!(arguments.contains(&"file=/d,,1.img,if=none,format=raw,id=d0".to_owned()));
         assert_eq!(arguments.last().map(String::as_str), Some("-s"));
+        // Only a copy that nobody will miss may lose what the guest has flushed.
+        assert!(!arguments.iter().any(|argument| argument.contains("cache=")));
+        let command = Machine { throwaway: true, ..machine }.command();
+        assert!(command.get_args().any(|argument| argument.to_string_lossy().ends_with(",cache=unsafe")));
     }
 
     #[test]

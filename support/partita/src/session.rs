@@ -13,7 +13,7 @@ use std::{
 use crate::{
     fail,
     failure::{Failure, Result},
-    process,
+    process::{self, Leash},
 };
 
 /// How much of the output a failure shows.
@@ -24,6 +24,10 @@ const FATAL: &[&str] =
     &["MON|ERROR: faulting PD", "KERNEL DATA ABORT", "KERNEL INSTRUCTION ABORT", "seL4 failed assertion"];
 /// After it, time for the rest of the message.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+/// A shell that has not answered in this time is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(5);
+/// Beyond its limit a wait goes on for so long while more and more is printed: the machine was slow, not silent.
+const FLOOD: Duration = Duration::from_secs(30);
 
 /// A running machine and what it has printed.
 pub struct Session {
@@ -34,6 +38,28 @@ pub struct Session {
     pending: String,
     log: File,
     commands: u32,
+    /// Let go after the machine is dead.
+    _leash: Leash,
+}
+
+/// How long something may still take.
+struct Limit {
+    within: Duration,
+    end: Instant,
+    fatal: bool,
+}
+
+impl Limit {
+    fn new(within: Duration) -> Self {
+        Self { within, end: Instant::now() + within, fatal: false }
+    }
+}
+
+/// What became of a wait.
+enum Came {
+    Output,
+    Nothing,
+    End,
 }
 
 /// Result of a shell command in the guest.
@@ -64,6 +90,7 @@ impl Session {
         let (Some(input), Some(mut stdout)) = (child.stdin.take(), child.stdout.take()) else {
             fail!("cannot connect to {program}");
         };
+        let leash = Leash::on(&child.id().to_string());
         let (send, output) = mpsc::channel();
         thread::spawn(move || {
             let mut buffer = [0; 4096];
@@ -73,7 +100,7 @@ impl Session {
                 }
             }
         });
-        Ok(Self { child, input, output, pending: String::new(), log, commands: 0 })
+        Ok(Self { child, input, output, pending: String::new(), log, commands: 0, _leash: leash })
     }
 
     /// Sends text as it is.
@@ -98,42 +125,131 @@ impl Session {
     /// # Errors
     /// None comes in time, or the machine ends.
     pub fn expect_any(&mut self, texts: &[&str], within: Duration) -> Result<(usize, String)> {
-        let mut end = Instant::now() + within;
-        let mut fatal = false;
+        let mut limit = Limit::new(within);
         loop {
             let found = texts
                 .iter()
                 .enumerate()
                 .filter_map(|(n, text)| Some((self.pending.find(text)?, n, text.len())));
             if let Some((at, n, length)) = found.min() {
-                let rest = self.pending.split_off(at + length);
-                let mut before = std::mem::replace(&mut self.pending, rest);
+                let mut before = self.take(at + length);
                 before.truncate(at);
                 return Ok((n, before));
             }
-            let left = end.saturating_duration_since(Instant::now());
-            match self.output.recv_timeout(left) {
-                Ok(bytes) => {
-                    // The log is a convenience; a full disk shows elsewhere.
-                    let _ = self.log.write_all(&bytes);
-                    self.pending.push_str(&String::from_utf8_lossy(&bytes).replace('\r', ""));
-                    if !fatal && FATAL.iter().any(|sign| self.pending.contains(sign)) {
-                        fatal = true;
-                        end = end.min(Instant::now() + LAST_WORDS);
-                    }
+            self.more(&mut limit, texts)?;
+        }
+    }
+
+    /// Waits for all of several texts, in whatever order they come: who prints them are several, and nobody promises an
+    /// order. Returns all up to the end of the last one.
+    ///
+    /// # Errors
+    /// One does not come in time, or the machine ends.
+    pub fn expect_all(&mut self, texts: &[&str], within: Duration) -> Result<String> {
+        let mut limit = Limit::new(within);
+        loop {
+            let ends = texts.iter().map(|text| Some(self.pending.find(text)? + text.len()));
+            if let Some(ends) = ends.collect::<Option<Vec<_>>>() {
+                return Ok(self.take(ends.into_iter().max().unwrap_or(0)));
+            }
+            self.more(&mut limit, texts)?;
+        }
+    }
+
+    /// The first bytes of what was not yet consumed.
+    fn take(&mut self, bytes: usize) -> String {
+        let rest = self.pending.split_off(bytes);
+        std::mem::replace(&mut self.pending, rest)
+    }
+
+    /// Waits for more output.
+    fn more(&mut self, limit: &mut Limit, texts: &[&str]) -> Result {
+        match self.receive(limit) {
+            Came::Output => Ok(()),
+            end => Err(self.in_vain(end, limit, texts)),
+        }
+    }
+
+    /// The sentence about a wait that has ended, after the last output.
+    fn in_vain(&self, came: Came, limit: &Limit, texts: &[&str]) -> Failure {
+        self.show();
+        Failure::new(match came {
+            Came::End => format!("the machine ended while {texts:?} was awaited (its last output is above)"),
+            _ if limit.fatal => {
+                "a protection domain or the kernel failed (the last output is above)".to_owned()
+            }
+            _ => format!(
+                "waited {} s for {texts:?} in vain (the last output is above)",
+                limit.within.as_secs()
+            ),
+        })
+    }
+
+    fn receive(&mut self, limit: &mut Limit) -> Came {
+        let now = Instant::now();
+        if now > limit.end + FLOOD {
+            return Came::Nothing;
+        }
+        match self.output.recv_timeout(limit.end.saturating_duration_since(now)) {
+            Ok(bytes) => {
+                // The log is a convenience; a full disk shows elsewhere.
+                let _ = self.log.write_all(&bytes);
+                self.pending.push_str(&String::from_utf8_lossy(&bytes).replace('\r', ""));
+                if !limit.fatal && FATAL.iter().any(|sign| self.pending.contains(sign)) {
+                    limit.fatal = true;
+                    limit.end = limit.end.min(now + LAST_WORDS);
                 }
-                Err(RecvTimeoutError::Timeout) if fatal => {
-                    self.show();
-                    fail!("a protection domain or the kernel failed (the last output is above)");
-                }
-                Err(RecvTimeoutError::Timeout) => {
-                    self.show();
-                    fail!("waited {} s for {texts:?} in vain (the last output is above)", within.as_secs());
-                }
-                Err(RecvTimeoutError::Disconnected) => {
-                    self.show();
-                    fail!("the machine ended while {texts:?} was awaited (its last output is above)");
-                }
+                Came::Output
+            }
+            Err(RecvTimeoutError::Timeout) => Came::Nothing,
+            Err(RecvTimeoutError::Disconnected) => Came::End,
+        }
+    }
+
+    /// Types a key of the console and waits for its answer. Before the console runs it is lost, so it is typed again.
+    ///
+    /// # Errors
+    /// No answer in time, or the machine ends.
+    pub fn key(&mut self, key: &str, answer: &str, within: Duration) -> Result {
+        let end = Instant::now() + within;
+        loop {
+            self.send(key)?;
+            if self.comes(answer, within, end)?.is_some() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits until the shell at the other end answers, and has the kernel there keep quiet, whose lines would come in the
+    /// middle of answers. It is asked again and again: what is typed at a guest that boots may be lost, as a whole or in
+    /// part, so the question has no quotation mark that could stay open. Returns what came up to the answer.
+    ///
+    /// # Errors
+    /// It does not answer in time, or the machine ends.
+    pub fn answers(&mut self, within: Duration) -> Result<String> {
+        let end = Instant::now() + within;
+        loop {
+            self.commands += 1;
+            let n = self.commands;
+            self.send(&format!("\ndmesg -n 1; echo @@alive$(({n}))@@\n"))?;
+            if let Some(before) = self.comes(&format!("@@alive{n}@@\n"), within, end)? {
+                return Ok(before);
+            }
+        }
+    }
+
+    /// Waits for an answer for [`ASK_AGAIN`]. `None`: not yet.
+    fn comes(&mut self, answer: &str, within: Duration, end: Instant) -> Result<Option<String>> {
+        let mut limit = Limit::new(ASK_AGAIN);
+        (limit.within, limit.end) = (within, limit.end.min(end));
+        loop {
+            if let Some(at) = self.pending.find(answer) {
+                return Ok(Some(self.take(at + answer.len())));
+            }
+            match self.receive(&mut limit) {
+                Came::Output => {}
+                Came::Nothing if !limit.fatal && Instant::now() < end => return Ok(None),
+                came => return Err(self.in_vain(came, &limit, &[answer])),
             }
         }
     }
@@ -246,6 +362,44 @@ mod tests {
         session.send("echo a-first-b-second-c\n").unwrap();
         assert_eq!(session.expect_any(&["second", "first"], SOON).unwrap(), (1, "a-".into()));
         assert_eq!(session.expect("second", SOON).unwrap(), "-b-");
+    }
+
+    #[test]
+    fn all_of_several_texts_come_in_any_order() {
+        let mut session = shell("all");
+        session.send("echo a-first-b-second-c\n").unwrap();
+        assert_eq!(session.expect_all(&["second", "first"], SOON).unwrap(), "a-first-b-second");
+        assert_eq!(session.expect("\n", SOON).unwrap(), "-c");
+        session.send("echo first\n").unwrap();
+        let one = session.expect_all(&["first", "second"], Duration::from_millis(200));
+        assert!(one.unwrap_err().to_string().contains("in vain"), "the first one alone is not enough");
+    }
+
+    #[test]
+    fn a_shell_is_asked_until_it_answers() {
+        let mut session = shell("answers");
+        // The first questions are lost, the first answer is cut, and the shell lives.
+        session.send("dmesg() { :; }; read -r a; read -r b\n").unwrap();
+        session.answers(Duration::from_secs(60)).unwrap();
+        assert_eq!(session.shell_ok("echo $b", SOON).unwrap().matches("@@alive").count(), 1);
+        session.send("exec sleep 1000\n").unwrap();
+        let silence = session.answers(Duration::from_millis(50)).unwrap_err().to_string();
+        assert!(silence.contains("in vain"), "{silence}");
+    }
+
+    /// A program that is killed takes its machine with it.
+    #[test]
+    fn no_machine_outlives_its_program() {
+        let mut session = shell("outlives");
+        let pid: u32 = session.shell_ok("echo $$", SOON).unwrap().trim().parse().unwrap();
+        let alive = || Path::new(&format!("/proc/{pid}")).exists();
+        // What the leash sees when the program is gone.
+        session._leash.lose();
+        let end = Instant::now() + SOON;
+        while !session.child.try_wait().is_ok_and(|status| status.is_some()) && Instant::now() < end {
+            thread::sleep(Duration::from_millis(10));
+        }
+        assert!(!alive(), "it runs on");
     }
 
     #[test]

@@ -12,6 +12,8 @@ use serde_json::{Map, Value, json};
 
 use crate::client::{Client, Failure, MESSAGES};
 
+/// After the last sign of life, the silence in which nobody waits for messages any more.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Time between two attempts to connect.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -97,8 +99,15 @@ fn talk(
     let mut due = Instant::now();
     // Asked for and not answered yet: what comes before the welcome may be old.
     let mut asked = true;
+    // The number of the next message, as far as the service has told.
+    let mut next = 0;
+    let mut heard = Instant::now();
     loop {
-        let ended = count.is_some_and(|count| state.sent >= count) && answered == seq;
+        // What was asked for again may still be on its way.
+        let complete = !asked && state.have.unwrap_or(0) + 1 >= next;
+        let ended = count.is_some_and(|count| state.sent >= count)
+            && answered == seq
+            && (complete || heard.elapsed() > LAST_WORDS);
         if stop.load(Ordering::Relaxed) || ended {
             if every.is_some() {
                 client.send(&object(json!({ "type": "bye" })))?;
@@ -121,6 +130,7 @@ fn talk(
             within = within.min(due.saturating_duration_since(Instant::now()));
         }
         let Some(line) = client.receive(within.max(Duration::from_millis(1)))? else { continue };
+        heard = Instant::now();
         if line["ok"] == false {
             return Err(Failure::Refused(line["error"].as_str().unwrap_or("refused").into()));
         }
@@ -150,6 +160,7 @@ fn talk(
             }
             Some("alive") => {
                 answered = number("seq");
+                next = number("next");
                 if number("missed") > 0 {
                     print(&json!({ "type": "missed", "count": line["missed"], "seq": line["seq"] }))?;
                 }

@@ -224,7 +224,7 @@ pub mod tests {
                 }
             }
         });
-        Client::over(Box::new(ours), Duration::from_secs(5)).unwrap()
+        Client::over(Box::new(ours), Duration::from_secs(60)).unwrap()
     }
 
     fn request(command: &str) -> Map<String, Value> {

@@ -42,10 +42,20 @@ pub fn unify_instruction(start: usize, end: usize) -> Result<()> {
 pub fn clean_to_memory(start: usize, bytes: usize) {
     #[cfg(target_arch = "aarch64")]
     {
-        each_line(start, bytes, ctr_line(16), |line| {
-            // SAFETY: writes a cache line back; no content changes.
-            unsafe { core::arch::asm!("dc cvac, {0}", in(reg) line, options(nostack, preserves_flags)) }
-        });
+        let line = ctr_line(16);
+        // SAFETY: writes a cache line back; no content changes.
+        let clean = |at: usize| unsafe {
+            core::arch::asm!("dc cvac, {0}", in(reg) at, options(nostack, preserves_flags));
+        };
+        // All of a guest's RAM goes this way, so that what is beside the instruction itself counts.
+        let (mut at, end) = (start & !(line - 1), start.saturating_add(bytes));
+        while end - at >= BATCH * line {
+            for n in 0..BATCH {
+                clean(at + n * line);
+            }
+            at += BATCH * line;
+        }
+        each_line(at, end - at, line, clean);
         barrier();
     }
     #[cfg(not(target_arch = "aarch64"))]
@@ -65,6 +75,10 @@ pub fn make_executable(start: usize, bytes: usize) {
         barrier();
     }
 }
+
+/// Lines that are cleaned between two looks at the end.
+#[cfg(target_arch = "aarch64")]
+const BATCH: usize = 8;
 
 /// Calls `operate` with the first byte of each line of a range; stops at the end of the address space.
 fn each_line(start: usize, bytes: usize, line: usize, operate: impl Fn(usize)) {

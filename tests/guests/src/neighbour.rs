@@ -16,8 +16,8 @@ const LISTEN: u32 = 5000;
 const STREAM: u32 = 1;
 /// Bytes of one echo.
 const BYTES: u32 = 64;
-/// Seconds that an echo may take.
-const PATIENCE: u64 = 2;
+/// Seconds that an echo may take, what a loaded host adds included.
+const PATIENCE: u64 = 10;
 /// Connections of the offender that are kept: more than the broker allows.
 const KEPT: usize = 300;
 

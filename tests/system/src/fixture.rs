@@ -23,8 +23,6 @@ use partita::{
 
 use crate::disk;
 
-/// The prompt of the root shell on the disk.
-pub const PROMPT: &str = "root@debian1:~# ";
 /// From QEMU's start to the prompt. Seconds on an idle machine; the limit is for a loaded one.
 pub const BOOT: Duration = Duration::from_secs(300);
 /// For a command that does little.
@@ -149,6 +147,7 @@ impl System {
         disk::copy_sparse(&original, &disk)?;
         let trace = file("trace");
         let mut machine = Machine::new(context, built, Some(disk.clone()))?;
+        machine.throwaway = true;
         machine.arguments.extend(["-trace", "virtio_blk_handle_*", "-D"].map(Into::into));
         machine.arguments.push(trace.display().to_string());
         machine.arguments.extend(qemu_arguments.iter().map(ToString::to_string));
@@ -157,12 +156,12 @@ impl System {
         Ok(Self { session, disk, original, log, trace, numbers: 0 })
     }
 
-    /// Waits for the shell.
+    /// Waits for the shell of the guest in front. From then on the guest's kernel keeps quiet.
     ///
     /// # Errors
-    /// It does not come.
+    /// It does not answer.
     pub fn shell(&mut self) -> Result {
-        self.session.expect(PROMPT, BOOT).map(|_| ())
+        self.session.answers(BOOT).map(drop)
     }
 
     /// Powers the guest off and waits for the end of the machine.

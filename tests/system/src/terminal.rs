@@ -10,7 +10,7 @@ use std::{
 
 use partita::{fail, failure::Result};
 
-use crate::fixture::{BOOT, SOON, System};
+use crate::fixture::{BOOT, POWERED_OFF, SOON, System};
 
 /// The management shell's prompt.
 pub const SHELL: &str = "partita> ";
@@ -42,8 +42,7 @@ impl System {
     /// # Errors
     /// It does not come.
     pub fn front(&mut self, n: usize) -> Result {
-        self.session.send(&format!("\x1d{n}"))?;
-        self.session.expect(&format!("[console] guest {n}: "), SOON).map(drop)
+        self.session.key(&format!("\x1d{n}"), &format!("[console] guest {n}: "), SOON)
     }
 
     /// Runs a command in the shell of guest `n`, from 1, which must succeed.
@@ -61,30 +60,47 @@ impl System {
     /// It does not.
     pub fn alive(&mut self, n: usize) -> Result {
         self.front(n)?;
-        let end = Instant::now() + BOOT;
-        loop {
-            let number = self.number();
-            self.session.send(&format!("\nprintf '@@%s%s@@\\n' alive {number}\n"))?;
-            match self.session.expect(&format!("@@alive{number}@@"), Duration::from_secs(5)) {
-                Ok(_) => return Ok(()),
-                Err(failure) if Instant::now() > end => return Err(failure),
-                Err(_) => {}
-            }
-        }
+        self.session.answers(BOOT).map(drop)
     }
 
-    /// Runs a command of the management shell; what it says.
+    /// Waits until bytes go through the shared-memory link of guest `n`: its doorbell rings again and again.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn rings(&mut self, n: usize) -> Result {
+        let count = "c() { awk '/hivc/ {print $2}' /proc/interrupts; }; a=$(c); \
+            until [ $(c) -gt $((a + 3)) ]; do sleep 0.1; done";
+        self.guest(n, count, BOOT).map(drop)
+    }
+
+    /// Runs a command of the management shell; what it says, with the echo of what was typed. The answers to two commands
+    /// that do not exist are around it: the echo may be broken by a log line, and a prompt may be an old one.
     ///
     /// # Errors
     /// No answer.
     pub fn manage(&mut self, command: &str) -> Result<String> {
-        let number = self.number();
-        self.session.send(&format!("\x1d0nonsense{number}\r"))?;
-        self.session.expect(&format!("there is no command nonsense{number}"), SOON)?;
-        self.session.expect(SHELL, SOON)?;
-        self.session.send(&format!("{command}\r"))?;
-        self.session.expect(&format!("{command}\n"), SOON)?;
-        self.session.expect(SHELL, SOON)
+        let (before, after) = (self.number(), self.number());
+        self.session.key("\x1d0", "[console] management shell", SOON)?;
+        self.session.send(&format!("nonsense{before}\r"))?;
+        self.session.expect(&format!("there is no command nonsense{before}"), SOON)?;
+        self.session.expect("\n", SOON)?;
+        self.session.send(&format!("{command}\rnonsense{after}\r"))?;
+        let said = self.session.expect(&format!("there is no command nonsense{after}"), SOON)?;
+        self.session.expect("\n", SOON)?;
+        Ok(said)
+    }
+
+    /// Has the management shell switch the machine off, and waits for its end; whether the log says that all was well. The
+    /// shell may be gone before it answers.
+    ///
+    /// # Errors
+    /// It does not end.
+    pub fn shutdown(&mut self) -> Result<bool> {
+        self.manage("cells")?;
+        self.session.send("shutdown\r")?;
+        let (ill, _) = self.session.expect_any(&[POWERED_OFF, "[supervisor] power off: FAILED"], SOON)?;
+        self.session.wait(SOON)?;
+        Ok(ill == 0)
     }
 
     /// Gives an order and checks the answer.

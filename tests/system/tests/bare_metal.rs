@@ -158,9 +158,12 @@ fn a_guest_that_breaks_every_rule_hurts_only_itself() {
 #[test]
 fn a_guest_that_crashes_is_named_and_stopped() {
     with_system("crash", Some(&description("crash")), |system| {
-        system.session.expect("[vmm_crash] guest crashed: store to nothing at ipa 0x10000000", BOOT)?;
         // No cell is left, and the system says that it did not end well.
-        system.session.expect("[supervisor] power off: FAILED: 1 cells crashed, 0 PDs faulted", SOON)?;
+        let said = [
+            "[vmm_crash] guest crashed: store to nothing at ipa 0x10000000",
+            "[supervisor] power off: FAILED: 1 cells crashed, 0 PDs faulted",
+        ];
+        system.session.expect_all(&said, BOOT)?;
         system.session.wait(SOON)?;
         inside_window(system)
     });

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use partita::{fail, failure::Result};
 use partita_system_tests::{
-    fixture::{POWERED_OFF, SOON, System, default_system, no_trouble, with_system},
+    fixture::{SOON, System, default_system, no_trouble, with_system},
     terminal::SHELL,
 };
 
@@ -149,9 +149,10 @@ fn keys_switch_between_guests_and_the_shell() {
         if told != 1 {
             fail!("that typed bytes are dropped was told {told} times");
         }
-        system.manage("shutdown")?;
-        system.session.expect(POWERED_OFF, SOON)?;
-        system.session.wait(SOON)
+        match system.shutdown()? {
+            true => Ok(()),
+            false => fail!("the system says that it did not end well"),
+        }
     });
 }
 

@@ -35,7 +35,7 @@ fn a_guest_with_its_own_addresses_drives_a_disk_by_dma() {
     let text = context.read_description().unwrap().replacen(r#""memory""#, KEYS, 1);
     context.options.description = context.build_dir().join("test/dma.json");
     build::write(&context.options.description, text.as_bytes()).unwrap();
-    let own = std::env::temp_dir().join(format!("partita-dma-{}.img", std::process::id()));
+    let own = context.build_dir().join("test/dma.own.img");
     let contents: Vec<u8> = (0..4u32 << 20).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
     fs::write(&own, &contents).unwrap();
     let secret = own.with_extension("secret");

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use partita::{build, fail, failure::Result};
-use partita_system_tests::fixture::{self, BOOT, PROMPT, SOON, System, with_system};
+use partita_system_tests::fixture::{self, SOON, System, with_system};
 
 /// For what takes the guests a while.
 const LONG: Duration = Duration::from_secs(300);
@@ -35,28 +35,24 @@ fn description(name: &str, other: &str, peers: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn console(system: &mut System, key: u8, prompt: &str) -> Result {
-    system.session.send(&format!("\x1d{key}"))?;
-    system.session.expect("[console] ", SOON)?;
-    if !prompt.is_empty() {
-        system.session.send("\n")?;
-        system.session.expect(prompt, BOOT)?;
-    }
-    Ok(())
-}
-
-const FIRST: (u8, &str) = (1, PROMPT);
-const SECOND: (u8, &str) = (2, "root@debian2:~# ");
+const FIRST: usize = 1;
+const SECOND: usize = 2;
+/// The tool gives up after so many seconds, in which a loaded machine gets from one guest to the other.
+const PIPE: &str = "partita-pipe --wait 200";
 
 /// Runs a command in a guest.
-fn run(system: &mut System, (key, prompt): (u8, &str), command: &str) -> Result<String> {
-    console(system, key, prompt)?;
-    system.session.shell_ok(command, LONG)
+fn run(system: &mut System, guest: usize, command: &str) -> Result<String> {
+    system.guest(guest, command, LONG)
+}
+
+/// Runs the tool in the background, with what it says in /tmp/out.
+fn begin(system: &mut System, guest: usize, command: &str) -> Result {
+    run(system, guest, &format!("{PIPE} {command} > /tmp/out 2>&1 & true")).map(drop)
 }
 
 /// Runs a command in a guest and wants this status of it.
-fn status(system: &mut System, (key, prompt): (u8, &str), command: &str, wanted: u32) -> Result {
-    console(system, key, prompt)?;
+fn status(system: &mut System, guest: usize, command: &str, wanted: u32) -> Result {
+    system.front(guest)?;
     let outcome = system.session.shell(command, LONG)?;
     if outcome.status != wanted {
         fail!("`{command}` ended with {}, not {wanted}: {}", outcome.status, outcome.output.trim());
@@ -78,33 +74,30 @@ fn two_linux_guests_exchange_messages_and_streams() {
       "cmdline": "console=hvc0 root=/dev/vda rw", "disks": [{ "controller": "disk0", "partition": "debian2" }] }"#;
     let description = description("links", other, "\"debian1\", \"debian2\"").unwrap();
     with_system("links", Some(&description), |system| {
-        system.session.expect(PROMPT, BOOT)?;
+        system.alive(FIRST)?;
+        system.alive(SECOND)?;
         let info = run(system, FIRST, "partita-pipe info")?;
         contains(&info, "link 0: peer 0 of 2, shared 8192, output 262144")?;
         contains(&run(system, SECOND, "partita-pipe info")?, "link 0: peer 1 of 2")?;
 
         // hvisor's demo.
-        run(system, SECOND, "partita-pipe --wait 100 hello second >/tmp/out 2>&1 & sleep 1")?;
+        begin(system, SECOND, "hello second")?;
         contains(
-            &run(system, FIRST, "partita-pipe --wait 100 hello first")?,
+            &run(system, FIRST, &format!("{PIPE} hello first"))?,
             "heard: hello peer 0, this is peer 1",
         )?;
         contains(&run(system, SECOND, "wait; cat /tmp/out")?, "heard: hello peer 1, this is peer 0")?;
 
         // A stream each way.
-        run(system, SECOND, "partita-pipe --wait 100 sink >/tmp/out 2>&1 & sleep 1")?;
-        contains(&run(system, FIRST, "partita-pipe --wait 100 source 32M")?, "checksums agree")?;
+        begin(system, SECOND, "sink")?;
+        contains(&run(system, FIRST, &format!("{PIPE} source 32M"))?, "checksums agree")?;
         contains(&run(system, SECOND, "wait; cat /tmp/out")?, "received 33554432 bytes")?;
-        run(system, FIRST, "partita-pipe --wait 100 sink >/tmp/out 2>&1 & sleep 1")?;
-        contains(&run(system, SECOND, "partita-pipe --wait 100 source 8M")?, "checksums agree")?;
+        begin(system, FIRST, "sink")?;
+        contains(&run(system, SECOND, &format!("{PIPE} source 8M"))?, "checksums agree")?;
 
         // A file, by the names that people use.
-        run(system, SECOND, "partita-pipe --wait 100 receive /tmp/file & sleep 1")?;
-        run(
-            system,
-            FIRST,
-            "head -c 1000001 /dev/urandom >/tmp/file; partita-pipe --wait 100 send /tmp/file",
-        )?;
+        begin(system, SECOND, "receive /tmp/file")?;
+        run(system, FIRST, &format!("head -c 1000001 /dev/urandom >/tmp/file; {PIPE} send /tmp/file"))?;
         let sum = |text: &str| text.split_whitespace().find(|word| word.len() == 64).map(str::to_owned);
         let here = sum(&run(system, FIRST, "sha256sum /tmp/file")?);
         if here.is_none() || here != sum(&run(system, SECOND, "wait; sha256sum /tmp/file")?) {
@@ -112,10 +105,11 @@ fn two_linux_guests_exchange_messages_and_streams() {
         }
 
         // Doorbells: many become fewer, at least one arrives, none is made up.
+        begin(system, SECOND, "count")?;
         run(
             system,
             SECOND,
-            "partita-pipe --wait 100 count >/tmp/out & sleep 1; grep hivc /proc/interrupts >/tmp/before",
+            "until grep -q waiting /tmp/out; do sleep 0.1; done; grep hivc /proc/interrupts >/tmp/before",
         )?;
         run(system, FIRST, "partita-pipe ring 1000")?;
         let counts = "wait; a=$(awk '{print $2}' /tmp/before); b=$(awk '/hivc/ {print $2}' /proc/interrupts); \
@@ -123,12 +117,14 @@ fn two_linux_guests_exchange_messages_and_streams() {
         run(system, SECOND, counts)?;
 
         // A stream that does not end by itself: a third end is refused. Then the program at the other end dies.
-        run(system, SECOND, "partita-pipe --wait 100 sink >/dev/null 2>&1 & sleep 1")?;
-        run(system, FIRST, "partita-pipe --wait 100 source 1000G >/dev/null 2>&1 & sleep 2")?;
+        begin(system, SECOND, "sink")?;
+        begin(system, FIRST, "source 1000G")?;
+        system.rings(FIRST)?;
         status(system, FIRST, "partita-pipe --wait 5 source 1K", BUSY)?;
-        run(system, SECOND, "kill -9 $!; partita-pipe --wait 100 sink >/tmp/out 2>&1 & sleep 1")?;
+        run(system, SECOND, "kill -9 $!")?;
+        begin(system, SECOND, "sink")?;
         status(system, FIRST, "wait $!", RESET)?;
-        contains(&run(system, FIRST, "partita-pipe --wait 100 source 1M")?, "checksums agree")?;
+        contains(&run(system, FIRST, &format!("{PIPE} source 1M"))?, "checksums agree")?;
         Ok(())
     });
 }
@@ -168,10 +164,10 @@ fn linux_and_a_bare_metal_guest_exchange_a_stream() {
     );
     let description = description("link-bare", &other, "\"pipe\", \"debian1\"").unwrap();
     with_system("link-bare", Some(&description), |system| {
-        system.session.expect(PROMPT, BOOT)?;
+        system.alive(FIRST)?;
         contains(&run(system, FIRST, "partita-pipe info")?, "link 0: peer 1 of 2")?;
-        contains(&run(system, FIRST, "partita-pipe --wait 100 source 16M")?, "checksums agree")?;
-        console(system, 2, "")?;
+        contains(&run(system, FIRST, &format!("{PIPE} source 16M"))?, "checksums agree")?;
+        system.front(2)?;
         let verdict = system.session.expect(" failed", SOON)?;
         contains(&verdict, "pipe: received 16777216 bytes")?;
         contains(&verdict, "pipe: 7 passed, 0")?;

@@ -59,7 +59,7 @@ fn works(session: &mut Session, plug: &mut UnixStream) -> Result {
     session.shell_ok("(cat <&7 > /root/in & echo $! > /root/reader)", SOON)?;
     plug.write_all(text.as_bytes())
         .map_err(|error| Failure::new(format!("cannot write into it: {error}")))?;
-    let until_end = "timeout 50 sh -c 'until grep -q ^end /root/in; do sleep 0.2; done'";
+    let until_end = "timeout 100 sh -c 'until grep -q ^end /root/in; do sleep 0.2; done'";
     session.shell_ok(&format!("{until_end}; kill $(cat /root/reader)"), SOON)?;
     let got = session.shell_ok("sed -n '/^begin$/,$p' /root/in | md5sum", SOON)?;
     let same = format!(

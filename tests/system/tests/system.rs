@@ -134,9 +134,13 @@ fn a_guest_that_panics_is_reported_and_starts_again() {
         system.shell()?;
         // The kernel's own crash, with a reset after a second.
         system.session.send("echo 1 > /proc/sys/kernel/panic; echo c > /proc/sysrq-trigger\n")?;
-        system.session.expect("Kernel panic - not syncing", SOON)?;
-        system.session.expect("[vmm_debian1] guest reset", SOON)?;
-        system.session.expect("[supervisor] guest of vmm_debian1 reset, starting again", SOON)?;
+        // Three speakers.
+        let said = [
+            "Kernel panic - not syncing",
+            "[vmm_debian1] guest reset",
+            "[supervisor] guest of vmm_debian1 reset, starting again",
+        ];
+        system.session.expect_all(&said, SOON)?;
         system.shell()?;
         system.power_off()?;
         disk::check_pattern(&system.disk, &disk::partition(&system.disk, "neighbour")?)

@@ -2,13 +2,13 @@
 //!
 //! `VSOCK_MIB` sets the size of the files (16 if it is not set).
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use partita::{fail, failure::Result};
 use partita_system_tests::fixture::{self, BOOT, SOON, System, with_system};
 
-/// For what an emulated guest on a busy machine takes long for.
-const LONG: Duration = Duration::from_secs(300);
+/// For what an emulated guest on a busy machine takes long for: 200 processes begin.
+const LONG: Duration = Duration::from_secs(900);
 
 /// Both guests on one terminal.
 struct Pair<'a> {
@@ -19,8 +19,7 @@ struct Pair<'a> {
 impl Pair<'_> {
     fn bring(&mut self, cell: usize) -> Result {
         if self.front != cell {
-            self.system.session.send(&format!("\x1d{cell}"))?;
-            self.system.session.expect(&format!("[console] guest {cell}:"), SOON)?;
+            self.system.front(cell)?;
             self.front = cell;
         }
         Ok(())
@@ -28,21 +27,7 @@ impl Pair<'_> {
 
     fn wait_for_shell(&mut self, cell: usize) -> Result {
         self.bring(cell)?;
-        self.system.session.expect(&format!("root@debian{cell}:~#"), BOOT).map(drop)
-    }
-
-    /// As [`Pair::wait_for_shell`] for a guest that starts again: its old prompt is still on the terminal.
-    fn wait_for_answer(&mut self, cell: usize) -> Result {
-        self.bring(cell)?;
-        let deadline = Instant::now() + BOOT;
-        loop {
-            self.system.session.send("echo it-is-ali''ve\n")?;
-            match self.system.session.expect("it-is-alive\n", Duration::from_secs(5)) {
-                Ok(_) => return Ok(()),
-                Err(failure) if Instant::now() > deadline => return Err(failure),
-                Err(_) => {}
-            }
-        }
+        self.system.session.answers(BOOT).map(drop)
     }
 
     /// A command that must succeed.
@@ -65,13 +50,20 @@ impl Pair<'_> {
         Ok(())
     }
 
-    /// A command of the management shell.
-    fn manage(&mut self, command: &str, answer: &str) -> Result {
-        self.system.session.send("\x1d0")?;
-        self.system.session.expect("partita>", SOON)?;
-        self.front = 0;
-        self.system.session.send(&format!("{command}\n"))?;
-        self.system.session.expect(answer, SOON).map(drop)
+    /// Starts a socat that listens, and waits until it says so. What it says later is in /run/listen, too.
+    fn listen(&mut self, cell: usize, arguments: &str) -> Result {
+        let listening = "grep -qs ' listening on ' /run/listen";
+        let start = format!(
+            "rm -f /run/listen; socat -d -d {arguments} 2> /run/listen & \
+             until {listening} || ! kill -0 $! 2> /dev/null; do sleep 0.1; done; \
+             {listening} || {{ cat /run/listen; false; }}"
+        );
+        self.run(cell, &start).map(drop)
+    }
+
+    /// Waits until somebody has connected to the socat of [`Pair::listen`].
+    fn connected(&mut self, cell: usize) -> Result {
+        self.until(cell, "grep -q 'starting data transfer loop' /run/listen")
     }
 
     /// Waits until the command succeeds.
@@ -118,7 +110,7 @@ fn files_both_ways_at_once(pair: &mut Pair<'_>) -> Result {
     let mib = mib();
     for cell in [1, 2] {
         pair.run(cell, "head -c 4M /dev/urandom > /root/out; mkfifo /run/tee")?;
-        pair.run(cell, "socat -u VSOCK-LISTEN:5000,backlog=64 'SYSTEM:sha256sum > /run/received' & sleep 1")?;
+        pair.listen(cell, "-u VSOCK-LISTEN:5000,backlog=64 'SYSTEM:sha256sum > /run/received'")?;
     }
     for (cell, peer) in [(1, 4), (2, 3)] {
         let send = format!("tee /run/tee | socat -u -b 65536 - VSOCK-CONNECT:{peer}:5000");
@@ -151,14 +143,19 @@ fn files_both_ways_at_once(pair: &mut Pair<'_>) -> Result {
 /// socat tells the length of what it takes at once.
 fn packets_with_borders(pair: &mut Pair<'_>) -> Result {
     const LENGTHS: [u32; 5] = [1, 5000, 3, 30_000, 100];
+    pair.listen(2, "-x -u -b 65536 VSOCK-LISTEN:5000,type=5 CREATE:/run/packets")?;
     pair.run(
-        2,
-        "socat -x -u -b 65536 VSOCK-LISTEN:5000,type=5 CREATE:/run/packets 2> /run/lengths & sleep 1",
+        1,
+        "mkfifo /run/pipe; socat -u -b 65536 OPEN:/run/pipe,rdonly VSOCK-CONNECT:4:5000,type=5 & exec 8> /run/pipe",
     )?;
-    let sends = LENGTHS.map(|length| format!("dd if=/root/out bs={length} count=1 status=none; sleep 1;"));
-    pair.run(1, &format!("({}) | socat -u -b 65536 - VSOCK-CONNECT:4:5000,type=5", sends.concat()))?;
+    // Each when the one before has arrived: what waits together in the pipe is sent as one.
+    for (n, length) in LENGTHS.into_iter().enumerate() {
+        pair.run(1, &format!("dd if=/root/out bs={length} count=1 status=none >&8"))?;
+        pair.until(2, &format!("[ $(grep -c length= /run/listen) -gt {n} ]"))?;
+    }
+    pair.run(1, "exec 8>&-; wait $!")?;
     pair.until(2, "! busybox pidof socat > /dev/null")?;
-    let said = pair.run(2, "grep -o 'length=[0-9]*' /run/lengths")?;
+    let said = pair.run(2, "grep -o 'length=[0-9]*' /run/listen")?;
     let lengths: Vec<u32> =
         said.lines().filter_map(|line| line.strip_prefix("length=")?.parse().ok()).collect();
     if lengths != LENGTHS {
@@ -176,15 +173,18 @@ fn packets_with_borders(pair: &mut Pair<'_>) -> Result {
 
 /// 200 streams that are all open at a time: each is hashed by a process of its own.
 fn many_streams(pair: &mut Pair<'_>) -> Result {
-    pair.run(2, "socat -u VSOCK-LISTEN:5001,fork,backlog=256 'SYSTEM:sha256sum >> /run/sums' & sleep 1")?;
-    pair.run(1, "mkfifo /run/gate; mkdir /run/many")?;
+    pair.listen(2, "-u VSOCK-LISTEN:5001,fork,backlog=256 'SYSTEM:sha256sum >> /run/sums'")?;
+    pair.run(1, "mkfifo /run/gate; mkdir /run/many; touch /run/many.ended")?;
     pair.run(
         1,
         "for i in $(seq 200); do head -c 20000 /dev/urandom > /run/many/$i; \
-         (cat /run/many/$i; cat < /run/gate) | socat -u - VSOCK-CONNECT:4:5001 2>> /run/many.errors & done; true",
+         ((cat /run/many/$i; cat < /run/gate) | socat -u - VSOCK-CONNECT:4:5001 2>> /run/many.errors; \
+         echo >> /run/many.ended) & done; true",
     )?;
     pair.until(2, "[ $(busybox pidof sha256sum | wc -w) = 200 ]")?;
-    pair.run(1, "true > /run/gate; wait; cat /run/many.errors; [ ! -s /run/many.errors ]")?;
+    // Opened again for those that were not there yet.
+    pair.run(1, "until [ $(wc -l < /run/many.ended) = 200 ]; do : <> /run/gate; sleep 0.2; done")?;
+    pair.run(1, "cat /run/many.errors; [ ! -s /run/many.errors ]")?;
     pair.until(2, "[ $(wc -l < /run/sums) = 200 ]")?;
     let of = |text: String| first_word(&text).to_owned();
     let sent = of(pair.run(
@@ -210,14 +210,11 @@ fn refused(pair: &mut Pair<'_>) -> Result {
 
 /// The receiver's process stands still; another stream of the same sender does not notice.
 fn a_reader_that_stops(pair: &mut Pair<'_>) -> Result {
-    pair.run(
-        2,
-        "socat -u VSOCK-LISTEN:5000 CREATE:/root/in & echo $! > /run/reader; sleep 1; rm -f /run/sums",
-    )?;
-    pair.run(2, "kill -STOP $(cat /run/reader)")?;
+    pair.listen(2, "-u VSOCK-LISTEN:5000 CREATE:/root/in")?;
+    pair.run(2, "echo $! > /run/reader; rm -f /run/sums; kill -STOP $(cat /run/reader)")?;
     pair.run(
         1,
-        "(socat -u OPEN:/root/out,readbytes=4194304 VSOCK-CONNECT:4:5000; echo $? > /run/late) & sleep 2",
+        "(socat -u OPEN:/root/out,readbytes=4194304 VSOCK-CONNECT:4:5000; echo $? > /run/late) & true",
     )?;
     let seconds = std::env::var("VSOCK_STOP").unwrap_or("10".into());
     pair.run(
@@ -239,7 +236,7 @@ fn a_reader_that_stops(pair: &mut Pair<'_>) -> Result {
 
 fn services(pair: &mut Pair<'_>) -> Result {
     let sent = pair.run(1, "head -c 100000 /root/out > /run/e; sha256sum < /run/e")?;
-    let echo = pair.run(1, "socat -t 30 - VSOCK-CONNECT:2:7 < /run/e | sha256sum")?;
+    let echo = pair.run(1, "socat -t 100 - VSOCK-CONNECT:2:7 < /run/e | sha256sum")?;
     if first_word(&sent) != first_word(&echo) {
         fail!("echo: sent {sent}, came back {echo}");
     }
@@ -255,22 +252,26 @@ fn services(pair: &mut Pair<'_>) -> Result {
 
 /// A stream whose other end goes away ends with an error, at once.
 fn a_peer_that_restarts(pair: &mut Pair<'_>) -> Result {
-    pair.run(2, "socat -u VSOCK-LISTEN:5000 CREATE:/root/in & sleep 1")?;
-    pair.run(1, "(socat -u OPEN:/dev/zero VSOCK-CONNECT:4:5000; echo $? > /run/cut) 2> /run/why & sleep 2; [ ! -s /run/cut ]")?;
-    pair.manage("restart debian2", "debian2")?;
+    pair.listen(2, "-u VSOCK-LISTEN:5000 CREATE:/root/in")?;
+    pair.run(1, "(socat -u OPEN:/dev/zero VSOCK-CONNECT:4:5000; echo $? > /run/cut) 2> /run/why & true")?;
+    pair.connected(2)?;
+    pair.run(1, "[ ! -s /run/cut ]")?;
+    pair.system.order("restart", "debian2", "restarts")?;
+    pair.front = 0;
     pair.until(1, "[ -s /run/cut ]")?;
     let why = pair.run(1, "cat /run/why /run/cut")?;
     if !(why.contains("reset") || why.contains("Broken pipe")) || why.trim_end().ends_with('0') {
         fail!("the sender should have got an error: {why}");
     }
-    pair.wait_for_answer(2)?;
+    pair.wait_for_shell(2)?;
     println!("peer restarted: the sender got {}", why.lines().next().unwrap_or_default());
     again(pair, "after the restart of a peer")
 }
 
 /// A new connection works.
 fn again(pair: &mut Pair<'_>, when: &str) -> Result {
-    pair.run(2, "rm -f /root/in; socat -u VSOCK-LISTEN:5000 CREATE:/root/in & sleep 1")?;
+    pair.run(2, "rm -f /root/in")?;
+    pair.listen(2, "-u VSOCK-LISTEN:5000 CREATE:/root/in")?;
     pair.run(1, "head -c 1000000 /root/out | socat -u - VSOCK-CONNECT:4:5000")?;
     pair.until(2, "[ $(stat -c %s /root/in) = 1000000 ]")?;
     let sent = pair.run(1, "head -c 1000000 /root/out | sha256sum")?;
@@ -284,9 +285,15 @@ fn again(pair: &mut Pair<'_>, when: &str) -> Result {
 
 /// Open connections end with an error, a listening socket stays, the guests run on.
 fn the_broker_restarts(pair: &mut Pair<'_>) -> Result {
-    pair.run(2, "socat -u VSOCK-LISTEN:5001,fork CREATE:/dev/null & sleep 1")?;
-    pair.run(1, "rm -f /run/cut; (socat -u OPEN:/dev/zero VSOCK-CONNECT:4:5001; echo $? > /run/cut) 2> /run/why & sleep 2; [ ! -s /run/cut ]")?;
-    pair.manage("kill ivc", "ivc")?;
+    pair.listen(2, "-u VSOCK-LISTEN:5001,fork CREATE:/dev/null")?;
+    pair.run(
+        1,
+        "rm -f /run/cut; (socat -u OPEN:/dev/zero VSOCK-CONNECT:4:5001; echo $? > /run/cut) 2> /run/why & true",
+    )?;
+    pair.connected(2)?;
+    pair.run(1, "[ ! -s /run/cut ]")?;
+    pair.system.manage("kill ivc")?;
+    pair.front = 0;
     pair.until(1, "[ -s /run/cut ]")?;
     let why = pair.run(1, "cat /run/why /run/cut")?;
     if why.trim_end().ends_with("\n0") {

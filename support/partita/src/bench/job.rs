@@ -77,11 +77,12 @@ pub struct Choice {
 
 /// Of jobs and flows.
 fn names() -> impl Iterator<Item = &'static str> {
-    JOBS.iter().map(|job| job.name).chain(FLOWS.iter().map(|flow| flow.name))
+    JOBS.iter().map(|job| job.name).chain(FLOWS.iter().map(|flow| flow.name)).chain([super::boot::NAME])
 }
 
 impl Choice {
-    fn has(&self, name: &str) -> bool {
+    /// Whether this job, flow or part is to be measured.
+    pub fn has(&self, name: &str) -> bool {
         self.scaling.is_none() && (self.job.is_empty() || self.job.iter().any(|chosen| chosen == name))
     }
 
@@ -119,10 +120,13 @@ const BATCHED_READ: &str =
 const BATCHED_WRITE: &str =
     "--rw=randwrite --bs=4k --iodepth=32 --iodepth_batch_submit=16 --iodepth_batch_complete_min=16";
 
-/// What every script begins with: the second disk, and fio and its libraries in memory, the disk's blocks allocated.
+/// What every script begins with: random numbers, the second disk, and fio and its libraries in memory, the disk's blocks allocated.
 pub const PREPARE: &str = r#"#!/bin/bash
 # Written by `partita bench`.
 set -eu
+# QEMU hands its guest a seed, a VMM has none to give. Until Linux has random numbers it makes each anew, for the offset of the
+# stack at every system call: ten blocks of blake2s a request.
+head -c 32 /dev/random > /dev/null
 root=$(findmnt -no SOURCE /)
 case $root in /dev/vda) disk=vdb ;; *) disk=vda ;; esac
 echo none > /sys/block/$disk/queue/scheduler

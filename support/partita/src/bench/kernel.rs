@@ -92,6 +92,7 @@ fn measure(context: &Context, sdk: &Sdk, plugin: &Path) -> Result<Vec<Operation>
         boot_files: None,
         memory_end: MEMORY_END,
         disk: None,
+        throwaway: false,
         arguments: Vec::new(),
     };
     let mut command = machine.command();

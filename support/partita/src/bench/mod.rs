@@ -17,6 +17,7 @@
 //! `make bench` does all of it: the disk's jobs on both machines, their times, the flows between guests, and how the cost
 //! grows ([`scaling`]). Every part's figures are in the file before the next one begins ([`report`]).
 
+mod boot;
 mod chart;
 mod clock;
 mod guest;
@@ -78,6 +79,9 @@ pub fn run(context: &Context, choice: &Choice) -> Result {
     let mut report = Report::new(json, &commit(context))?;
     if !choice.jobs().is_empty() {
         lab.disks(&mut report, &svg)?;
+    }
+    if choice.has(boot::NAME) {
+        report.part(boot::NAME, lab.boot())?;
     }
     if !choice.flows().is_empty() {
         let flows = lab.flows();

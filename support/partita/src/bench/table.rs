@@ -13,8 +13,8 @@ use crate::{fail, failure::Result};
 
 /// VM exits that an idle guest may cost in a second.
 const IDLE_LIMIT: f64 = 260.0;
-/// From QEMU's start to the guest's script, in instructions, against bare QEMU.
-const BOOT_LIMIT: f64 = 1.3;
+/// From QEMU's start to the guest's script, in instructions, against bare QEMU: of the system of [`super::boot`].
+pub(super) const BOOT_LIMIT: f64 = 1.3;
 
 /// A job's figures.
 #[derive(Clone, Debug)]
@@ -195,8 +195,7 @@ impl Table {
                     "kernel_instructions": ours.kernel,
                     "pd_instructions": ours.pd,
                     "times_bare": thousandths(self.boot_ratio()),
-                    "floor_times_bare": BOOT_LIMIT,
-                    "misses": self.boot_ratio() > BOOT_LIMIT,
+                    "floor_held_by": "boot_beside",
                 }),
             ),
             (
@@ -263,11 +262,10 @@ impl fmt::Display for Table {
         let (ours, bare) = &self.boot;
         writeln!(
             f,
-            "boot to the guest's init: {:.0} million instructions, on bare QEMU {:.0}: {:.2} times (at most {BOOT_LIMIT}){}",
+            "boot to the guest's init: {:.0} million instructions, on bare QEMU {:.0}: {:.2} times (the floor of {BOOT_LIMIT} is held against the system with boot_files, below)",
             ours.all() as f64 / 1e6,
             bare.all() as f64 / 1e6,
-            self.boot_ratio(),
-            if self.boot_ratio() > BOOT_LIMIT { "  misses" } else { "" }
+            self.boot_ratio()
         )?;
         writeln!(
             f,

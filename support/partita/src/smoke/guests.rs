@@ -100,8 +100,12 @@ impl Terminal<'_> {
             return Ok(());
         }
         let subject = &self.subjects[n];
-        self.session.send(&format!("\x1d{}", subject.cell + 1))?;
-        self.session.expect(&format!("[console] guest {}: {}", subject.cell + 1, subject.name), SHORT)?;
+        let guest = subject.cell + 1;
+        self.session.key(
+            &format!("\x1d{guest}"),
+            &format!("[console] guest {guest}: {}", subject.name),
+            SHORT,
+        )?;
         self.front = Some(n);
         Ok(())
     }
@@ -114,7 +118,7 @@ impl Terminal<'_> {
 
     fn wait_for_shell(&mut self, n: usize) -> Result {
         self.bring(n)?;
-        self.session.expect(&format!("root@{}:~#", self.subjects[n].name), LONG).map(drop)
+        self.session.answers(LONG).map(drop)
     }
 
     fn look_at_root(&mut self, n: usize) -> Result {
@@ -217,12 +221,11 @@ impl Terminal<'_> {
 
     /// Has the management shell restart the guest, and waits for its shell.
     ///
-    /// Who comes back to a console sees its last lines again. So that no old prompt is taken for the new one, the guest
-    /// first says more than is shown again, and then nothing.
+    /// So that its old life is not taken for the new one, that does not answer any more.
     fn restart(&mut self, n: usize) -> Result {
         let name = self.subjects[n].name;
         self.bring(n)?;
-        self.session.send("seq 1 2000; printf '@@%s@@\\n' waiting; sleep 3600\n")?;
+        self.session.send("printf '@@%s@@\\n' waiting; sleep 3600\n")?;
         self.session.expect("@@waiting@@", SHORT)?;
         self.session.send("\x1d0")?;
         self.front = None;

@@ -27,7 +27,7 @@ use crate::{
 
 /// An emulated guest on a busy machine is slow.
 const LONG: Duration = Duration::from_secs(300);
-const SHORT: Duration = Duration::from_secs(60);
+const SHORT: Duration = Duration::from_secs(120);
 
 /// A guest that is tested: a Linux with a shell on its console and its root on a labelled partition.
 struct Subject<'a> {
@@ -69,7 +69,8 @@ pub fn run(context: &Context) -> Result {
         .map(|(cell, name, label)| Ok(Subject { cell, name, label, window: disk::find(&copy, label)? }))
         .collect::<Result<_>>()?;
 
-    let machine = qemu::Machine::new(context, &built, Some(copy.clone()))?;
+    let mut machine = qemu::Machine::new(context, &built, Some(copy.clone()))?;
+    machine.throwaway = true;
     let log = out.join("serial.log");
     let progress = Progress::new(&format!("Running the guests (all output: {})", log.display()));
     let session = Session::start(&mut machine.command(), &log);

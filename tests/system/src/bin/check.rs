@@ -61,6 +61,7 @@ fn run(wanted: &[String]) -> io::Result<Counts> {
     let steps = steps(&root);
     if let Some(unknown) = wanted.iter().find(|name| steps.iter().all(|plan| plan.group != name.as_str())) {
         let mut names: Vec<&str> = steps.iter().map(|plan| plan.group).collect();
+        names.sort_unstable();
         names.dedup();
         return Err(io::Error::other(format!(
             "there is no step {unknown}; the steps are {}",
@@ -75,37 +76,34 @@ fn run(wanted: &[String]) -> io::Result<Counts> {
         .collect();
     while let Some(plan) = plans.pop_front() {
         if plan.alone {
-            total = total + plan.run(&logs)?;
+            total = total + plan.run(&logs);
             continue;
         }
         let mut beside = VecDeque::from([plan]);
         while let Some(plan) = plans.pop_front_if(|plan| !plan.alone) {
             beside.push_back(plan);
         }
-        total = total + side_by_side(beside, &logs)?;
+        total = total + side_by_side(beside, &logs);
     }
     println!("all of it took {:.0} s", begin.elapsed().as_secs_f32());
     Ok(total)
 }
 
 /// Runs plans in their order, as many at a time as there are processors, but four at most.
-fn side_by_side(plans: VecDeque<Plan>, logs: &Path) -> io::Result<Counts> {
+fn side_by_side(plans: VecDeque<Plan>, logs: &Path) -> Counts {
     let workers = thread::available_parallelism().map_or(1, usize::from).min(4);
     let plans = Mutex::new(plans);
     let next = || plans.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
-    let work = || -> io::Result<Counts> {
+    let work = || -> Counts {
         let mut counts = Counts::default();
         while let Some(plan) = next() {
-            counts = counts + plan.run(logs)?;
+            counts = counts + plan.run(logs);
         }
-        Ok(counts)
+        counts
     };
     thread::scope(|scope| {
         let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
-        workers
-            .into_iter()
-            .map(|worker| worker.join().unwrap_or_else(|_| Err(io::Error::other("a worker panicked"))))
-            .sum()
+        workers.into_iter().map(|worker| worker.join().unwrap_or(Counts::one(false))).sum()
     })
 }
 
@@ -117,12 +115,19 @@ struct Plan {
 }
 
 impl Plan {
-    fn run(self, logs: &Path) -> io::Result<Counts> {
+    fn run(self, logs: &Path) -> Counts {
         match self.what {
-            What::Run(step) => step.run(logs),
+            What::Run(step) => {
+                let name = step.name.clone();
+                // Whatever happens to one step, the others are run and counted.
+                step.run(logs).unwrap_or_else(|error| {
+                    println!("{name}: FAILED, {error}");
+                    Counts::one(false)
+                })
+            }
             What::Skip(why) => {
                 println!("{}: SKIPPED, {why}", self.group);
-                Ok(Counts::SKIPPED)
+                Counts::SKIPPED
             }
         }
     }
@@ -141,7 +146,7 @@ fn steps(root: &Path) -> Vec<Plan> {
     plans.host();
     plans.embedded_sdk("conformance", &sdk);
     let build = plans.cargo(&["test", "-q", "-p", "partita-system-tests", "--no-run"]);
-    plans.add("system", "system tests compile", 10, Counting::Whole, build);
+    plans.add("system", "system tests compile", 30, Counting::Whole, build);
     plans.models();
     plans.conformance(&sdk);
     plans.system();
@@ -162,6 +167,7 @@ impl Plans<'_> {
         command
     }
 
+    /// The limit is for what hangs: several times what a slow and loaded machine takes.
     fn add(&mut self, group: &'static str, name: &str, minutes: u64, counting: Counting, command: Command) {
         let limit = Duration::from_secs(minutes * 60);
         let step = Step { name: name.into(), command, limit, counting };
@@ -179,29 +185,29 @@ impl Plans<'_> {
         let mut build =
             self.cargo(&["run", "-q", "--profile", "host", "-p", "partita-microkit", "--bin", "build-sdk"]);
         build.args(["--", "--out"]).arg(sdk).arg("--target-dir").arg(self.root.join("build/target"));
-        self.add(group, "embedded SDK", 10, Counting::Whole, build);
+        self.add(group, "embedded SDK", 30, Counting::Whole, build);
     }
 
     fn lint(&mut self, sdk: &Path) {
-        self.add("lint", "format", 2, Counting::Whole, self.cargo(&["fmt", "--all", "--check"]));
+        self.add("lint", "format", 10, Counting::Whole, self.cargo(&["fmt", "--all", "--check"]));
         let fuzz = self.cargo(&["fmt", "--manifest-path", "fuzz/Cargo.toml", "--check"]);
-        self.add("lint", "format of fuzz", 2, Counting::Whole, fuzz);
+        self.add("lint", "format of fuzz", 10, Counting::Whole, fuzz);
         let clippy = self.cargo(&["clippy", "-q", "--workspace", "--all-targets", "--", "-Dwarnings"]);
-        self.add("lint", "clippy", 15, Counting::Whole, clippy);
+        self.add("lint", "clippy", 45, Counting::Whole, clippy);
         // The freestanding programs take seL4's numbers from an SDK.
         self.embedded_sdk("lint", sdk);
         let mut clippy = self.cargo(&["clippy", "-q", "--release", "--target", TARGET]);
         clippy.env("SEL4_INCLUDE_DIRS", sdk.join("board/qemu_virt_aarch64/debug/include"));
         clippy.args(FREESTANDING.iter().flat_map(|package| ["-p", package]));
         clippy.args(["--", "-Dwarnings"]);
-        self.add("lint", "clippy for the target", 15, Counting::Whole, clippy);
+        self.add("lint", "clippy for the target", 45, Counting::Whole, clippy);
     }
 
     fn host(&mut self) {
         let all = ["test", "--workspace", "--exclude", "partita-system-tests", "--no-fail-fast"];
-        self.add("host", "host tests", 20, Counting::Printed, self.cargo(&all));
+        self.add("host", "host tests", 60, Counting::Printed, self.cargo(&all));
         let own = self.cargo(&["test", "-p", "partita-system-tests", "--lib"]);
-        self.add("host", "tests of the runner", 5, Counting::Printed, own);
+        self.add("host", "tests of the runner", 15, Counting::Printed, own);
     }
 
     /// Miri, loom, fuzzing.
@@ -224,7 +230,7 @@ impl Plans<'_> {
             // Guest memory of a test stays allocated: handles to it are copies without an owner.
             miri.env("MIRIFLAGS", "-Zmiri-disable-isolation -Zmiri-ignore-leaks");
             miri.args(MIRI.iter().flat_map(|package| ["-p", package]));
-            self.beside("miri", "Miri", 15, miri);
+            self.beside("miri", "Miri", 45, miri);
         } else {
             let why = "no nightly toolchain with the component miri is installed";
             self.list.push(Plan { group: "miri", alone: false, what: What::Skip(why) });
@@ -235,10 +241,10 @@ impl Plans<'_> {
         loom.args(LOOM.iter().flat_map(|package| ["-p", package]));
         // Under cfg(loom) only the models make sense; they are in modules of that name.
         loom.args(["--", "loom"]);
-        self.beside("loom", "loom", 10, loom);
+        self.beside("loom", "loom", 30, loom);
 
         let fuzz = ["run", "-q", "-p", "partita-system-tests", "--bin", "fuzz", "--", "--seconds", "5"];
-        self.beside("fuzz", "fuzz", 10, self.cargo(&fuzz));
+        self.beside("fuzz", "fuzz", 30, self.cargo(&fuzz));
     }
 
     fn conformance(&mut self, sdk: &Path) {
@@ -248,7 +254,7 @@ impl Plans<'_> {
                 let mut conformance =
                     self.cargo(&["run", "-q", "-p", "partita-conformance-runner", "--", "--sdk"]);
                 conformance.arg(sdk).args(["--config", config]);
-                self.beside("conformance", &format!("conformance {kind} {config}"), 10, conformance);
+                self.beside("conformance", &format!("conformance {kind} {config}"), 30, conformance);
             }
         }
     }

@@ -11,6 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use partita::process::Leash;
+
 use super::counts::Counts;
 
 /// How many of the last lines of a failed step are shown.
@@ -56,11 +58,15 @@ impl Step {
         self.command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log.try_clone()?).process_group(0);
         let problem = match self.command.spawn() {
             Err(error) => Some(format!("cannot start {}: {error}", self.command.get_program().display())),
-            Ok(mut child) => match wait(&mut child, self.limit)? {
-                None => Some(format!("stopped after its limit of {} s", self.limit.as_secs())),
-                Some(status) if !status.success() => Some(status.to_string()),
-                Some(_) => None,
-            },
+            Ok(mut child) => {
+                // The child leads its own process group, which Ctrl-C at our terminal does not reach.
+                let _leash = Leash::on(&format!("-{}", child.id()));
+                match wait(&mut child, self.limit)? {
+                    None => Some(format!("stopped after its limit of {} s", self.limit.as_secs())),
+                    Some(status) if !status.success() => Some(status.to_string()),
+                    Some(_) => None,
+                }
+            }
         };
         log.rewind()?;
         let mut printed = Vec::new();
@@ -118,7 +124,7 @@ fn wait(child: &mut Child, limit: Duration) -> io::Result<Option<ExitStatus>> {
             return Ok(Some(status));
         }
         if Instant::now() >= end {
-            // The child leads its own process group. The shell's own kill: a bare system has no other.
+            // The shell's own kill: a bare system has no other.
             Command::new("sh").args(["-c", &format!("kill -KILL -{}", child.id())]).status()?;
             child.wait()?;
             return Ok(None);
@@ -132,11 +138,15 @@ mod tests {
     use super::*;
 
     fn run(name: &str, script: &str, counting: Counting, limit: Duration) -> Counts {
-        let logs = std::env::temp_dir().join(format!("partita-step-{}", std::process::id()));
-        std::fs::create_dir_all(&logs).unwrap();
+        let logs = std::env::temp_dir();
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        Step { name: name.into(), command, limit, counting }.run(&logs).unwrap()
+        let name = format!("partita-step-{}-{name}", std::process::id());
+        let step = Step { name, command, limit, counting };
+        let log = step.log(&logs);
+        let counts = step.run(&logs).unwrap();
+        std::fs::remove_file(log).unwrap();
+        counts
     }
 
     const LONG: Duration = Duration::from_secs(60);
@@ -168,15 +178,30 @@ mod tests {
         assert!(begin.elapsed() < Duration::from_secs(30));
     }
 
+    /// What runs the steps is killed: the step does not run on. (A step in a group of its own hears of no Ctrl-C.)
+    #[test]
+    fn a_step_does_not_outlive_its_runner() {
+        let path = std::env::temp_dir().join(format!("partita-step-{}-outlives", std::process::id()));
+        // The same shell that the runner leaves behind; its input ends without a word.
+        let mut step = Command::new("sh");
+        step.args(["-c", "sleep 1000 & echo $!; wait"]).process_group(0).stdout(File::create(&path).unwrap());
+        let mut step = step.spawn().unwrap();
+        Leash::on(&format!("-{}", step.id())).lose();
+        assert!(!step.wait().unwrap().success());
+        std::fs::remove_file(path).unwrap();
+    }
+
     #[test]
     fn a_program_that_is_missing_is_a_failure() {
         let logs = std::env::temp_dir();
         let step = Step {
-            name: "missing".into(),
+            name: format!("partita-step-{}-missing", std::process::id()),
             command: Command::new("/nonexistent/program"),
             limit: LONG,
             counting: Counting::Whole,
         };
+        let log = step.log(&logs);
         assert_eq!(step.run(&logs).unwrap(), Counts::one(false));
+        std::fs::remove_file(log).unwrap();
     }
 }
