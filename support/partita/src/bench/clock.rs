@@ -56,9 +56,11 @@ pub const fn rounds(counted: u32) -> u32 {
 pub fn script(jobs: &[&Job], rounds: u32) -> String {
     let mut text = String::from(job::PREPARE);
     text += r#"measure() { # REQUESTS FIO-OPTIONS...
-    local requests=$1
+    local requests=$1 bs number
     shift
-    echo "@fio $("${fio[@]}" "$@" --number_ios=$requests | cut -d';' -f6,9,47,50 | tr ';' ' ') ms"
+    bs="$*" bs=${bs##*--bs=} bs=${bs%% *} number=${bs%[km]}
+    # More than the disk's size: round again.
+    echo "@fio $("${fio[@]}" "$@" --io_size=$((requests * number))${bs#"$number"} | cut -d';' -f6,9,47,50 | tr ';' ' ') ms"
 }
 "#;
     text + &job::lines(jobs, rounds, |job| job.timed)
@@ -74,7 +76,11 @@ pub fn parse(said: &[String], jobs: &[&Job], rounds: u32) -> Result<Vec<Timing>>
     }
     let of = |(n, job): (usize, &&Job)| {
         let lines = said.iter().skip(n).step_by(jobs.len());
-        match lines.map(|line| one(line, job.timed)).collect::<Option<Vec<_>>>().and_then(Timing::new) {
+        match lines
+            .map(|line| one(line, job.timed, job.block()))
+            .collect::<Option<Vec<_>>>()
+            .and_then(Timing::new)
+        {
             Some(timing) => Ok(timing),
             None => fail!("{}: what fio told makes no sense: {said:?}", job.name),
         }
@@ -82,12 +88,12 @@ pub fn parse(said: &[String], jobs: &[&Job], rounds: u32) -> Result<Vec<Timing>>
     jobs.iter().enumerate().map(of).collect()
 }
 
-/// Nanoseconds a request; requests of less than 512 bytes there are none.
-fn one(line: &str, requests: u64) -> Option<f64> {
+/// Nanoseconds a request, if fio did as many of so many bytes as it was told.
+fn one(line: &str, requests: u64, block: u64) -> Option<f64> {
     let words: Vec<u64> = line.split_whitespace().map(|word| word.parse().ok()).collect::<Option<_>>()?;
     let &[read, read_ms, written, written_ms] = words.as_slice() else { return None };
-    let enough = 2 * (read + written) >= requests;
-    (requests > 0 && enough).then(|| (read_ms + written_ms) as f64 * 1e6 / requests as f64)
+    let all = (read + written) * 1024 == requests * block;
+    (requests > 0 && all).then(|| (read_ms + written_ms) as f64 * 1e6 / requests as f64)
 }
 
 /// A reading of the host's and of this program's processor time.
@@ -140,7 +146,8 @@ mod tests {
     fn times_are_those_of_the_job_and_their_median_counts() {
         let jobs: Vec<&Job> = JOBS.iter().take(2).collect();
         let said = |ms: [u64; 6]| -> Vec<String> {
-            ms.iter().map(|ms| format!(" {} {ms} 0 0 ", 4 * jobs[1].timed)).collect()
+            let of = |(n, ms): (usize, &u64)| format!(" {} {ms} 0 0 ", 4 * jobs[n % 2].timed);
+            ms.iter().enumerate().map(of).collect()
         };
         let times = parse(&said([80, 10, 90, 30, 120, 20]), &jobs, 3).unwrap();
         let ns = |ms: f64, n: usize| ms * 1e6 / jobs[n].timed as f64;
@@ -148,8 +155,11 @@ mod tests {
         assert_eq!((times[1].median(), times[1].range()), (ns(20.0, 1), [ns(10.0, 1), ns(30.0, 1)]));
         assert!(parse(&said([80, 10, 90, 30, 120, 20])[1..], &jobs, 3).is_err(), "one is missing");
         assert!(parse(&said([80, 0, 90, 30, 120, 20]), &jobs, 3).is_err(), "no time");
-        let short = vec!["1 80 0 0".to_owned(); 6];
-        assert!(parse(&short, &jobs, 3).is_err(), "fio did less than it was told");
+        let short = said([80, 10, 90, 30, 120, 20])
+            .iter()
+            .map(|line| line.replacen(' ', " 1", 1))
+            .collect::<Vec<_>>();
+        assert!(parse(&short, &jobs, 3).is_err(), "fio did something else than it was told");
         assert!(parse(&vec!["fio: error".to_owned(); 6], &jobs, 3).is_err());
     }
 

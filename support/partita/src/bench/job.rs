@@ -57,6 +57,19 @@ pub const JOBS: &[Job] = &[
     job("seqwrite-1m-qd8", "--rw=write --bs=1m --iodepth=8", (128, 800), Some(0.90), None),
 ];
 
+impl Job {
+    /// Bytes of a request; 0 if fio is not told.
+    pub fn block(&self) -> u64 {
+        let size = self.fio.split_whitespace().find_map(|option| option.strip_prefix("--bs=")).unwrap_or("0");
+        let number = |text: &str| text.parse::<u64>().unwrap_or(0);
+        match size.split_at(size.len() - 1) {
+            (size, "k") => number(size) << 10,
+            (size, "m") => number(size) << 20,
+            _ => number(size),
+        }
+    }
+}
+
 /// What of it is to be measured.
 #[derive(Args, Clone, Debug)]
 pub struct Choice {
@@ -201,6 +214,17 @@ mod tests {
         // The boot ends at the first mark, before anything is prepared.
         let mark = text.find("/root/mark\n").unwrap();
         assert!(text[..mark].lines().count() < 5 && text[mark..].contains("--rw=write --bs=1m"), "{text}");
+    }
+
+    #[test]
+    fn a_job_knows_its_requests_and_counts_no_more_than_the_disk_has() {
+        let block = |name: &str| JOBS.iter().find(|job| job.name == name).unwrap().block();
+        assert_eq!(block("write-512-qd1"), 512);
+        assert_eq!((block("read-4k-qd32"), block("read-64k-qd1")), (4096, 65_536));
+        assert_eq!(block("seqwrite-1m-qd8"), 1 << 20);
+        assert!(PREPARE.contains("--size=256m"));
+        // fio stops at the size, whatever the number of requests.
+        assert!(JOBS.iter().all(|job| 2 * job.requests * job.block() <= 256 << 20));
     }
 
     #[test]
