@@ -411,6 +411,12 @@ impl Guest {
         }
     }
 
+    /// The console PD is started again.
+    pub fn console_again(&mut self) {
+        let (mine, yours) = SHARED.with(|shared| shared.console[1]);
+        self.console = Duplex::new(mine, yours);
+    }
+
     /// The log since the last call.
     pub fn log(&mut self) -> std::string::String {
         let mut bytes = std::vec![0; 8192];

@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use crate::fake::{Guest, KERNEL};
 use crate::vmm::{Next, Phase, Vcpu};
 
+mod console;
 mod lifecycle;
 mod links;
 
