@@ -88,7 +88,11 @@ impl World {
             read: Vec::new(),
         };
         world.settle();
+        // It rests now, and input wakes it.
+        world.type_in(1);
+        assert!(world.vmm() && world.interrupt() && world.awake());
         world.read.clear();
+        world.typed.clear();
         world
     }
 
