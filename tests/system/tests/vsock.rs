@@ -50,7 +50,9 @@ impl Pair<'_> {
         Ok(())
     }
 
-    /// Starts a socat that listens, and waits until it says so. What it says later is in /run/listen, too.
+    /// Starts a socat that listens, and waits until it says so. What it says later is in /run/listen, too. Behind a program
+    /// that it starts belongs `end-close`: else socat kills one that has not ended a second after the stream, as happens on a
+    /// busy machine, and its own process group with it.
     fn listen(&mut self, cell: usize, arguments: &str) -> Result {
         let listening = "grep -qs ' listening on ' /run/listen";
         let start = format!(
@@ -110,7 +112,7 @@ fn files_both_ways_at_once(pair: &mut Pair<'_>) -> Result {
     let mib = mib();
     for cell in [1, 2] {
         pair.run(cell, "head -c 4M /dev/urandom > /root/out; mkfifo /run/tee")?;
-        pair.listen(cell, "-u VSOCK-LISTEN:5000,backlog=64 'SYSTEM:sha256sum > /run/received'")?;
+        pair.listen(cell, "-u VSOCK-LISTEN:5000,backlog=64 'SYSTEM:sha256sum > /run/received,end-close'")?;
     }
     for (cell, peer) in [(1, 4), (2, 3)] {
         let send = format!("tee /run/tee | socat -u -b 65536 - VSOCK-CONNECT:{peer}:5000");
@@ -173,7 +175,7 @@ fn packets_with_borders(pair: &mut Pair<'_>) -> Result {
 
 /// 200 streams that are all open at a time: each is hashed by a process of its own.
 fn many_streams(pair: &mut Pair<'_>) -> Result {
-    pair.listen(2, "-u VSOCK-LISTEN:5001,fork,backlog=256 'SYSTEM:sha256sum >> /run/sums'")?;
+    pair.listen(2, "-u VSOCK-LISTEN:5001,fork,backlog=256 'SYSTEM:sha256sum >> /run/sums,end-close'")?;
     pair.run(1, "mkfifo /run/gate; mkdir /run/many; touch /run/many.ended")?;
     pair.run(
         1,
