@@ -52,12 +52,18 @@ pub struct State {
     pub suspended: usize,
     /// VCPU fields: CNTV_CTL and CNTV_CVAL.
     pub timer: (u64, u64),
+    /// The same of each vCPU, where they differ.
+    pub timers: [Option<(u64, u64)>; MAX_VCPUS],
     /// Fields that were written.
     pub fields: Vec<(Field, u64)>,
     /// List registers that were written.
     pub injected: Vec<Injection>,
+    /// Whose they are.
+    pub injected_to: Vec<usize>,
     /// Times the timer was acknowledged.
     pub acks: usize,
+    /// Whose timers were.
+    pub acked: Vec<usize>,
     /// Interrupts of devices that were acknowledged.
     pub irq_acks: Vec<usize>,
     /// CNTPCT.
@@ -82,9 +88,12 @@ impl Default for State {
             reads: 0,
             suspended: 0,
             timer: (0, 0),
+            timers: [None; MAX_VCPUS],
             fields: Vec::new(),
             injected: Vec::new(),
+            injected_to: Vec::new(),
             acks: 0,
+            acked: Vec::new(),
             irq_acks: Vec::new(),
             now: 0,
             signals: Vec::new(),
@@ -131,24 +140,32 @@ impl Machine for FakeMachine {
         state.suspended += 1;
         state.runs[vcpu] = false;
     }
-    fn reset(&mut self, _: usize) {
-        self.0.borrow_mut().timer = (0, 0);
+    fn reset(&mut self, vcpu: usize) {
+        let mut state = self.0.borrow_mut();
+        state.timer = (0, 0);
+        state.timers[vcpu] = None;
     }
-    fn field(&mut self, _: usize, field: Field) -> u64 {
+    fn field(&mut self, vcpu: usize, field: Field) -> u64 {
+        let state = self.0.borrow();
+        let (ctl, cval) = state.timers[vcpu].unwrap_or(state.timer);
         match field {
-            Field::CntvCtl => self.0.borrow().timer.0,
-            Field::CntvCval => self.0.borrow().timer.1,
+            Field::CntvCtl => ctl,
+            Field::CntvCval => cval,
             _ => 0,
         }
     }
     fn set_field(&mut self, _: usize, field: Field, value: u64) {
         self.0.borrow_mut().fields.push((field, value));
     }
-    fn inject(&mut self, _: usize, injection: Injection) {
-        self.0.borrow_mut().injected.push(injection);
+    fn inject(&mut self, vcpu: usize, injection: Injection) {
+        let mut state = self.0.borrow_mut();
+        state.injected.push(injection);
+        state.injected_to.push(vcpu);
     }
-    fn ack_timer(&mut self, _: usize) {
-        self.0.borrow_mut().acks += 1;
+    fn ack_timer(&mut self, vcpu: usize) {
+        let mut state = self.0.borrow_mut();
+        state.acks += 1;
+        state.acked.push(vcpu);
     }
     fn ack_irq(&mut self, channel: usize) {
         self.0.borrow_mut().irq_acks.push(channel);
@@ -409,6 +426,12 @@ impl Guest {
             log: attach(log[1]).rx,
             console: attach(console[1]),
         }
+    }
+
+    /// The console PD is started again.
+    pub fn console_again(&mut self) {
+        let (mine, yours) = SHARED.with(|shared| shared.console[1]);
+        self.console = Duplex::new(mine, yours);
     }
 
     /// The log since the last call.

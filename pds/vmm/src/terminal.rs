@@ -105,7 +105,7 @@ impl<'a, P: RegisterPage> Terminal<'a, P> {
             self.ring.tx.write(&[byte]);
             let free = self.ring.tx.free();
             if free == 0 {
-                self.uart.block(!self.ring.tx.arm(ROOM));
+                self.hold_uart();
             }
             flush = byte == b'\n' || free <= ROOM;
         }
@@ -139,9 +139,7 @@ impl<'a, P: RegisterPage> Terminal<'a, P> {
     /// Moves what can be moved in both directions: after a notification of the console PD, a kick, or whatever else may
     /// have made room.
     pub fn pump(&mut self) -> Result<(), Fault> {
-        if self.ring.tx.free() > 0 {
-            self.uart.block(false);
-        }
+        self.hold_uart();
         let Some((_, port)) = &mut self.port else {
             self.feed_uart();
             return Ok(());
@@ -159,6 +157,8 @@ impl<'a, P: RegisterPage> Terminal<'a, P> {
                 break;
             }
         }
+        // The ring is one: what the virtio-console has filled is full for the PL011.
+        hold(&mut self.uart, &mut self.ring.tx);
         for _ in 0..ROUNDS {
             let progress = live.receive(&mut In(&mut self.ring.rx))?;
             interrupt |= progress.interrupt;
@@ -181,6 +181,10 @@ impl<'a, P: RegisterPage> Terminal<'a, P> {
         self.ring.rx.should_notify() | sent
     }
 
+    fn hold_uart(&mut self) {
+        hold(&mut self.uart, &mut self.ring.tx);
+    }
+
     fn feed_uart(&mut self) {
         loop {
             let room = self.uart.room();
@@ -193,4 +197,10 @@ impl<'a, P: RegisterPage> Terminal<'a, P> {
             }
         }
     }
+}
+
+/// Makes the PL011 wait while the ring is full. Its guest goes on with the notification that is asked for here.
+fn hold(uart: &mut Pl011, ring: &mut Tx<'_>) {
+    let full = ring.free() == 0 && !ring.arm(ROOM);
+    uart.block(full);
 }

@@ -12,8 +12,10 @@ use proptest::prelude::*;
 use crate::fake::{Guest, KERNEL};
 use crate::vmm::{Next, Phase, Vcpu};
 
+mod console;
 mod lifecycle;
 mod links;
+mod timers;
 
 const PC: u64 = 0x4000_1000;
 const GICD: u64 = guest::GICD;
@@ -49,6 +51,7 @@ impl Guest {
         state.signals.clear();
         state.calls.clear();
         state.injected.clear();
+        state.injected_to.clear();
         drop(state);
         self.log();
     }

@@ -7,7 +7,7 @@ use partita_storage::device::{BlockDevice, SECTOR};
 use partita_virtio::blk::plain;
 
 use crate::inflight::{Entry, Owner};
-use crate::{Backend, Client, Flight, Report, Ring, Tables};
+use crate::{After, Backend, Client, Flight, Report, Ring, Tables};
 
 /// What [`Backend::submit_plain`] leaves.
 enum Left {
@@ -103,7 +103,8 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             }
             queue.skip();
             let bytes = segment.len.into();
-            *flight = Some(Flight { owner, parsed: plain.parsed(), flush_next: false, bytes, began, tick });
+            *flight =
+                Some(Flight { owner, parsed: plain.parsed(), after: After::Answer, bytes, began, tick });
             // Its lowest bit was `id`.
             self.free &= self.free.wrapping_sub(1);
             submitted += 1;

@@ -8,7 +8,7 @@ use partita_virtio::blk::{BlkStatus, Operation, Parsed};
 use crate::count::Tally;
 use crate::inflight::{Entry, Owner};
 use crate::serve::answer;
-use crate::{Backend, Client, Report, Ring, Tables, disk_bits, ring_bit};
+use crate::{After, Backend, Client, Report, Ring, Tables, disk_bits, ring_bit};
 
 impl<D: BlockDevice, R: Report> Backend<D, R> {
     /// Completions of one queue from `first` on, as long as each did what was asked and that is all. Returns the bits of their
@@ -31,7 +31,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             let Some(place) = flights.get_mut(usize::from(id)) else { break };
             let Some(flight) = place else { break };
             let owner = flight.owner;
-            if (Owner { head: of.head, ..owner }) != of || flight.flush_next {
+            if (Owner { head: of.head, ..owner }) != of || flight.after == After::Flush {
                 break;
             }
             let position = queue.next_used();

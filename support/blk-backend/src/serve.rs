@@ -11,7 +11,9 @@ use crate::count::Done;
 use crate::finish::is_transfer;
 use crate::inflight::{Entry, Owner};
 use crate::patience;
-use crate::{BUDGET, Backend, Flight, MAX_FLIGHTS, Report, Ring, SEG_MAX, State, Tables, offer, ring_bit};
+use crate::{
+    After, BUDGET, Backend, Flight, MAX_FLIGHTS, Report, Ring, SEG_MAX, State, Tables, offer, ring_bit,
+};
 
 /// What became of a chain.
 enum Begun {
@@ -291,7 +293,8 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
                 }
             },
         };
-        let flush_next = disk.write_through && !matches!(command, Command::Read | Command::Flush);
+        let flushes = disk.write_through && !matches!(command, Command::Read | Command::Flush);
+        let after = if flushes { After::Flush } else { After::Answer };
         let segments = match command {
             Command::Read | Command::Write => self.tables.segments.as_slice(),
             _ => &[],
@@ -315,7 +318,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             *flight = Some(Flight {
                 owner,
                 parsed: *parsed,
-                flush_next,
+                after,
                 bytes,
                 began: self.now,
                 tick: self.recovery.now(),
@@ -372,11 +375,11 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         {
             self.report.request_failed(client_id, disk_id, operation, completion.outcome);
         }
-        if flight.flush_next && status == BlkStatus::Ok {
+        if flight.after == After::Flush && status == BlkStatus::Ok {
             let flush =
                 Request { id: completion.id, command: Command::Flush, sector: 0, sectors: 0, segments: &[] };
             if self.device.submit(&flush).is_ok() {
-                flight.flush_next = false;
+                flight.after = After::Answer;
                 return 0;
             }
             status = BlkStatus::IoErr;

@@ -7,6 +7,7 @@ mod crashes;
 mod multiqueue;
 mod properties;
 mod recovery;
+mod resets;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;

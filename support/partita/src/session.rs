@@ -28,6 +28,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const ASK_AGAIN: Duration = Duration::from_secs(5);
 /// Beyond its limit a wait goes on for so long while more and more is printed: the machine was slow, not silent.
 const FLOOD: Duration = Duration::from_secs(30);
+/// Most that is taken in at once. QEMU hands its UART's bytes on one by one.
+const CHUNK: usize = 64 * 1024;
 
 /// A running machine and what it has printed.
 pub struct Session {
@@ -46,13 +48,49 @@ pub struct Session {
 struct Limit {
     within: Duration,
     end: Instant,
+    /// How long it goes on beyond that while there is output.
+    flood: Duration,
     fatal: bool,
+    /// Bytes of the output that were searched for what is fatal.
+    seen: usize,
 }
 
 impl Limit {
     fn new(within: Duration) -> Self {
-        Self { within, end: Instant::now() + within, fatal: false }
+        Self { within, end: Instant::now() + within, flood: FLOOD, fatal: false, seen: 0 }
     }
+}
+
+/// A text that is waited for. What was searched once is not searched again, or a long wait would be slower than the machine
+/// that it waits for.
+struct Wanted<'a> {
+    text: &'a str,
+    seen: usize,
+    found: Option<usize>,
+}
+
+impl<'a> Wanted<'a> {
+    fn all(texts: &[&'a str]) -> Vec<Self> {
+        texts.iter().map(|text| Self { text, seen: 0, found: None }).collect()
+    }
+
+    /// Where it is first in `output`, which has only grown since the last look.
+    fn find(&mut self, output: &str) -> Option<usize> {
+        if self.found.is_none() {
+            self.found = find_from(output, self.text, self.seen);
+            self.seen = output.len();
+        }
+        self.found
+    }
+}
+
+/// Where `text` is first in `output`, of which the first `seen` bytes do not contain it.
+fn find_from(output: &str, text: &str, seen: usize) -> Option<usize> {
+    let mut from = (seen + 1).saturating_sub(text.len()).min(output.len());
+    while !output.is_char_boundary(from) {
+        from -= 1;
+    }
+    output[from..].find(text).map(|at| from + at)
 }
 
 /// What became of a wait.
@@ -125,19 +163,23 @@ impl Session {
     /// # Errors
     /// None comes in time, or the machine ends.
     pub fn expect_any(&mut self, texts: &[&str], within: Duration) -> Result<(usize, String)> {
-        let mut limit = Limit::new(within);
+        let (mut limit, mut wanted) = (Limit::new(within), Wanted::all(texts));
         loop {
-            let found = texts
-                .iter()
-                .enumerate()
-                .filter_map(|(n, text)| Some((self.pending.find(text)?, n, text.len())));
-            if let Some((at, n, length)) = found.min() {
-                let mut before = self.take(at + length);
-                before.truncate(at);
-                return Ok((n, before));
+            if let Some(found) = self.first(&mut wanted) {
+                return Ok(found);
             }
             self.more(&mut limit, texts)?;
         }
+    }
+
+    /// The first of several texts that is there: its index and what came before it.
+    fn first(&mut self, wanted: &mut [Wanted]) -> Option<(usize, String)> {
+        let found = wanted.iter_mut().enumerate();
+        let found = found.filter_map(|(n, text)| Some((text.find(&self.pending)?, n, text.text.len())));
+        let (at, n, length) = found.min()?;
+        let mut before = self.take(at + length);
+        before.truncate(at);
+        Some((n, before))
     }
 
     /// Waits for all of several texts, in whatever order they come: who prints them are several, and nobody promises an
@@ -146,9 +188,9 @@ impl Session {
     /// # Errors
     /// One does not come in time, or the machine ends.
     pub fn expect_all(&mut self, texts: &[&str], within: Duration) -> Result<String> {
-        let mut limit = Limit::new(within);
+        let (mut limit, mut wanted) = (Limit::new(within), Wanted::all(texts));
         loop {
-            let ends = texts.iter().map(|text| Some(self.pending.find(text)? + text.len()));
+            let ends = wanted.iter_mut().map(|text| Some(text.find(&self.pending)? + text.text.len()));
             if let Some(ends) = ends.collect::<Option<Vec<_>>>() {
                 return Ok(self.take(ends.into_iter().max().unwrap_or(0)));
             }
@@ -187,18 +229,25 @@ impl Session {
 
     fn receive(&mut self, limit: &mut Limit) -> Came {
         let now = Instant::now();
-        if now > limit.end + FLOOD {
+        if now > limit.end + limit.flood {
             return Came::Nothing;
         }
         match self.output.recv_timeout(limit.end.saturating_duration_since(now)) {
-            Ok(bytes) => {
+            Ok(mut bytes) => {
+                while bytes.len() < CHUNK
+                    && let Ok(more) = self.output.try_recv()
+                {
+                    bytes.extend(more);
+                }
                 // The log is a convenience; a full disk shows elsewhere.
                 let _ = self.log.write_all(&bytes);
                 self.pending.push_str(&String::from_utf8_lossy(&bytes).replace('\r', ""));
-                if !limit.fatal && FATAL.iter().any(|sign| self.pending.contains(sign)) {
+                let fatal = |sign: &&str| find_from(&self.pending, sign, limit.seen).is_some();
+                if !limit.fatal && FATAL.iter().any(fatal) {
                     limit.fatal = true;
                     limit.end = limit.end.min(now + LAST_WORDS);
                 }
+                limit.seen = self.pending.len();
                 Came::Output
             }
             Err(RecvTimeoutError::Timeout) => Came::Nothing,
@@ -214,7 +263,7 @@ impl Session {
         let end = Instant::now() + within;
         loop {
             self.send(key)?;
-            if self.comes(answer, within, end)?.is_some() {
+            if self.comes(&[answer], within, end)?.is_some() {
                 return Ok(());
             }
         }
@@ -222,34 +271,47 @@ impl Session {
 
     /// Waits until the shell at the other end answers, and has the kernel there keep quiet, whose lines would come in the
     /// middle of answers. It is asked again and again: what is typed at a guest that boots may be lost, as a whole or in
-    /// part, so the question has no quotation mark that could stay open. Returns what came up to the answer.
+    /// part, so the question has no quotation mark that could stay open. An answer may come when the next question was asked
+    /// already, and is as good. Returns what came up to the answer.
     ///
     /// # Errors
     /// It does not answer in time, or the machine ends.
     pub fn answers(&mut self, within: Duration) -> Result<String> {
         let end = Instant::now() + within;
+        let mut answers = Vec::new();
         loop {
             self.commands += 1;
             let n = self.commands;
             self.send(&format!("\ndmesg -n 1; echo @@alive$(({n}))@@\n"))?;
-            if let Some(before) = self.comes(&format!("@@alive{n}@@\n"), within, end)? {
+            answers.push(format!("@@alive{n}@@\n"));
+            let texts: Vec<&str> = answers.iter().map(String::as_str).collect();
+            if let Some(before) = self.comes(&texts, within, end)? {
                 return Ok(before);
             }
         }
     }
 
-    /// Waits for an answer for [`ASK_AGAIN`]. `None`: not yet.
-    fn comes(&mut self, answer: &str, within: Duration, end: Instant) -> Result<Option<String>> {
-        let mut limit = Limit::new(ASK_AGAIN);
-        (limit.within, limit.end) = (within, limit.end.min(end));
+    /// Waits for one of several answers, of which the last was asked for now, for [`ASK_AGAIN`], however much others print.
+    /// `None`: not yet.
+    fn comes(&mut self, answers: &[&str], within: Duration, end: Instant) -> Result<Option<String>> {
+        let (mut limit, mut wanted) = (Limit::new(ASK_AGAIN), Wanted::all(answers));
+        limit.within = within;
+        if limit.end < end {
+            limit.flood = Duration::ZERO;
+        } else {
+            limit.end = end;
+        }
         loop {
-            if let Some(at) = self.pending.find(answer) {
-                return Ok(Some(self.take(at + answer.len())));
+            if let Some((n, mut before)) = self.first(&mut wanted) {
+                before.push_str(answers.get(n).copied().unwrap_or_default());
+                return Ok(Some(before));
             }
             match self.receive(&mut limit) {
                 Came::Output => {}
                 Came::Nothing if !limit.fatal && Instant::now() < end => return Ok(None),
-                came => return Err(self.in_vain(came, &limit, &[answer])),
+                came => {
+                    return Err(self.in_vain(came, &limit, answers.get(answers.len() - 1..).unwrap_or(&[])));
+                }
             }
         }
     }
@@ -382,9 +444,41 @@ mod tests {
         session.send("dmesg() { :; }; read -r a; read -r b\n").unwrap();
         session.answers(Duration::from_secs(60)).unwrap();
         assert_eq!(session.shell_ok("echo $b", SOON).unwrap().matches("@@alive").count(), 1);
+        // Each answer comes when the next question was asked already.
+        session.send("dmesg() { sleep 6; }\n").unwrap();
+        let begun = session.commands;
+        session.answers(Duration::from_secs(60)).unwrap();
+        assert_eq!(session.commands - begun, 2);
         session.send("exec sleep 1000\n").unwrap();
         let silence = session.answers(Duration::from_millis(50)).unwrap_err().to_string();
         assert!(silence.contains("in vain"), "{silence}");
+    }
+
+    /// A UART's bytes come one by one, and there may be many: 200 KB took minutes of this program's time once, and the machine
+    /// was blamed.
+    #[test]
+    fn a_long_wait_stays_as_fast_as_the_output() {
+        let (mut output, mut wanted) = (String::new(), Wanted { text: "the end", seen: 0, found: None });
+        let begun = Instant::now();
+        for byte in "[vmm_again] starts at 0x40000000: the beginning\n".chars().cycle().take(300_000) {
+            output.push(byte);
+            let found = wanted.find(&output);
+            assert_eq!(found, None);
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+        output.push_str("the end");
+        assert_eq!(wanted.find(&output), Some(300_000));
+    }
+
+    proptest::proptest! {
+        /// However the output is cut, the text is found where it is first, as soon as it is there.
+        #[test]
+        fn a_text_is_found_in_pieces(output in "[ab\u{e4}]{0,60}", text in "[ab\u{e4}]{1,4}") {
+            let mut wanted = Wanted { text: &text, seen: 0, found: None };
+            for end in (0..=output.len()).filter(|end| output.is_char_boundary(*end)) {
+                proptest::prop_assert_eq!(wanted.find(&output[..end]), output[..end].find(&text));
+            }
+        }
     }
 
     /// A program that is killed takes its machine with it.

@@ -42,8 +42,11 @@ fn all_work(session: &mut Session) -> Result {
     }
     let timers = interrupts(session, "arch_timer")?;
     let calls = interrupts(session, "IPI")?;
-    let each = "for n in 0 1 2 3; do taskset -c $n bash -c 'trap \"echo \\$i; exit\" TERM; i=0; while :; do i=$((i + 1)); \
-                done' & done; sleep 3; kill $(jobs -p); wait";
+    // Counted from when all four run: on a busy machine the first is alone for long while the others begin.
+    let each = "rm -f /run/loop.*; for n in 0 1 2 3; do taskset -c $n bash -c 'trap \"a=\\$i\" USR1; \
+                trap \"echo \\$((i - a)); exit\" TERM; i=0; : > /run/loop.$0; while :; do i=$((i + 1)); done' $n & done; \
+                until [ -e /run/loop.0 -a -e /run/loop.1 -a -e /run/loop.2 -a -e /run/loop.3 ]; do sleep 0.1; done; \
+                kill -USR1 $(jobs -p); sleep 3; kill $(jobs -p); wait";
     let output = session.shell_ok(&format!("({each}) 2>/dev/null"), SOON)?;
     let progress: Vec<u64> = output.lines().filter_map(|line| line.trim().parse().ok()).collect();
     let (least, most) = (progress.iter().min().copied(), progress.iter().max().copied());

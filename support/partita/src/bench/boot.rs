@@ -8,11 +8,11 @@ use std::fmt;
 use serde_json::{Map, Value, json};
 
 use super::{
-    Lab, MEMORY, Scratch, bare, counting, counting_pds, described, drive, guest, job, kernel, keyed,
+    Lab, Scratch, bare, counting, counting_pds, describe, described, drive, guest, kernel, keyed,
     marks::{self, Counters},
     measure, table,
 };
-use crate::{build, context::Context, fail, failure::Result, qemu::Machine};
+use crate::{build, fail, failure::Result, qemu::Machine};
 
 /// Name of the part, and of the choice.
 pub const NAME: &str = "boot";
@@ -69,7 +69,10 @@ impl fmt::Display for Boot {
 impl Lab<'_> {
     /// Measures and prints it.
     pub(super) fn boot(&self) -> Result<Map<String, Value>> {
-        let description = described(self.context, self.out, "bench-boot", &describe(self.context))?;
+        // That of the disk's table, with its files and its RAM where seL4 does nothing about them.
+        let text =
+            describe(self.context, r#""boot_files": "0xc0000000","#, r#""memory_address": "0x40000000","#);
+        let description = described(self.context, self.out, "bench-boot", &text)?;
         let built = build::build(&description)?;
         let original = self.context.guest_dir().join("disk.img");
         let count = |what: &str, ours: bool| -> Result<Counters> {
@@ -104,36 +107,6 @@ fn first(text: &str) -> Result<Counters> {
         Ok(_) => fail!("no instruction of a guest was counted"),
         Err(marks) => fail!("the guest made {} marks instead of 2", marks.len()),
     }
-}
-
-/// The measured system: that of the disk's table, with its files and its RAM where seL4 does nothing about them.
-fn describe(context: &Context) -> String {
-    let file = |name: &str| context.guest_dir().join(name).display().to_string();
-    format!(
-        r#"{{
-  "boot_files": "0xc0000000",
-  "controllers": [{{ "name": "disk0", "kind": "virtio-mmio", "slot": 0 }}],
-  "cells": [
-    {{
-      "name": "debian1",
-      "memory": "{MEMORY}",
-      "memory_address": "0x40000000",
-      "vcpus": 1,
-      "kernel": "{}",
-      "initrd": "{}",
-      "cmdline": "console=hvc0 {}",
-      "disks": [
-        {{ "controller": "disk0", "partition": "debian1" }},
-        {{ "controller": "disk0", "partition": "debian2" }}
-      ]
-    }}
-  ]
-}}
-"#,
-        file("Image"),
-        file("initrd.gz"),
-        job::CMDLINE,
-    )
 }
 
 #[cfg(test)]

@@ -120,7 +120,7 @@ struct Lab<'a> {
 impl Lab<'_> {
     /// What a request to a disk costs, here and on bare QEMU: two parts, what is counted and what it takes.
     fn disks(&self, report: &mut Report, svg: &Path) -> Result {
-        let description = described(self.context, self.out, "bench", &describe(self.context))?;
+        let description = described(self.context, self.out, "bench", &describe(self.context, "", ""))?;
         let built = build::build(&description)?;
         let mut table = match self.counted(&description, &built) {
             Ok(table) => table,
@@ -255,14 +255,15 @@ fn plugin(context: &Context) -> Result<PathBuf> {
     Ok(target.join("release/libpartita_count.so"))
 }
 
-/// The measured system: one cell with a root and a second disk.
-fn describe(context: &Context) -> String {
+/// The measured system: one cell with a root and a second disk. `system` and `cell` are more keys of either, each with its
+/// comma behind it.
+fn describe(context: &Context, system: &str, cell: &str) -> String {
     let file = |name: &str| context.guest_dir().join(name).display().to_string();
     format!(
-        r#"{{
+        r#"{{ {system}
   "controllers": [{{ "name": "disk0", "kind": "virtio-mmio", "slot": 0 }}],
   "cells": [
-    {{
+    {{ {cell}
       "name": "debian1",
       "memory": "{MEMORY}",
       "vcpus": 1,

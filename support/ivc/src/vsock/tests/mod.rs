@@ -3,6 +3,7 @@
 mod behaviour;
 mod hostile;
 mod properties;
+mod told;
 
 use std::boxed::Box;
 use std::vec::Vec;
