@@ -159,9 +159,11 @@ impl Blk {
         if backend.is_busy() {
             self.acknowledge();
         }
+        let Some(backend) = &mut self.backend else { return };
         while clients != 0 {
-            let client = Channel::new(channel::client(clients.trailing_zeros() as usize));
-            clients &= clients - 1;
+            let first = backend.first(clients);
+            let client = Channel::new(channel::client(first));
+            clients &= !(1 << first);
             if clients == 0 && self.deferred.is_none() {
                 self.deferred = Some(DeferredAction::new_notify(client));
             } else {

@@ -25,6 +25,7 @@ mod limit;
 pub use limit::Rate;
 mod offer;
 mod patience;
+mod precedence;
 mod recover;
 pub use recover::{Cause, Remedy, TICKS};
 mod serve;
@@ -46,6 +47,7 @@ use partita_virtio::queue::{Fault, Queue, QueueLayout};
 use inflight::{Entry, InflightPage, Owner};
 use limit::Limits;
 use patience::Patience;
+use precedence::Precedence;
 use recover::Recovery;
 use turns::Turns;
 
@@ -289,6 +291,7 @@ pub struct Backend<D, R> {
     share: u16,
     recovery: Recovery,
     patience: Patience,
+    precedence: Precedence,
     counting: Option<Counting>,
     limits: Limits,
     /// Count of its clock when what is being done began.
@@ -317,6 +320,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             share: depth,
             recovery: Recovery::default(),
             patience: Patience::default(),
+            precedence: Precedence::new(),
             counting: None,
             limits: Limits::none(),
             now: 0,
@@ -417,6 +421,12 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
     /// Clients that must be notified, as a bit set; forgets them.
     pub fn take_notify(&mut self) -> u16 {
         core::mem::take(&mut self.notify)
+    }
+
+    /// Which of `clients`, a set with at least one, is to be notified before the others.
+    #[inline]
+    pub fn first(&mut self, clients: u16) -> usize {
+        self.precedence.first(clients)
     }
 
     /// Some request is with the device, so that an interrupt will come.

@@ -92,6 +92,12 @@ impl Turns {
         in_credit
     }
 
+    /// What the client may still be charged in this turn, or its debt.
+    #[inline]
+    pub fn credit(&self, client: usize) -> i64 {
+        self.credit.get(client).copied().unwrap_or(0)
+    }
+
     /// The client may begin another request in this turn.
     pub fn goes_on(&self, client: usize) -> bool {
         self.credit.get(client).is_some_and(|credit| *credit > 0)

@@ -310,6 +310,17 @@ fn one_wake_up_is_bounded() {
 }
 
 #[test]
+fn of_two_that_finish_together_who_has_had_less_is_told_first() {
+    let mut s = System::new(2, 16, offered());
+    // One sector of the one, then more of the other, then two small ones again.
+    for (n, sectors, first) in [(0, 1, 1), (1, 64, 0), (0, 8, 0), (0, 64, 1)] {
+        assert_eq!(one(&mut s, n, kind::IN, 0, &vec![0; 512 * sectors]).status, OK);
+        assert_eq!(s.backend.first(0b11), first, "after {sectors} of {n}");
+    }
+    assert_eq!([s.backend.first(0b01), s.backend.first(0b10)], [0, 1]);
+}
+
+#[test]
 fn shares_leave_room_for_others() {
     let mut s = System::new(3, 16, offered());
     for i in 0..60 {
