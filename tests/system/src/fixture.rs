@@ -27,6 +27,9 @@ use crate::disk;
 pub const BOOT: Duration = Duration::from_secs(300);
 /// For a command that does little.
 pub const SOON: Duration = Duration::from_secs(120);
+/// Option of socat's VSOCK-CONNECT: SO_VM_SOCKETS_CONNECT_TIMEOUT (level AF_VSOCK, a timeval) of 100 s, set before connect(2).
+/// Linux gives up after 2 s, in which the other guest has to be scheduled: too little for a busy machine.
+pub const PATIENT: &str = "setsockopt-listen=40:6:x64000000000000000000000000000000";
 /// What the supervisor says last.
 pub const POWERED_OFF: &str = "[supervisor] power off: ok";
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use partita::{build, fail, failure::Result};
-use partita_system_tests::fixture::{self, BOOT, SOON, System, with_system};
+use partita_system_tests::fixture::{self, BOOT, PATIENT, SOON, System, with_system};
 
 /// For what takes the guests a while.
 const LONG: Duration = Duration::from_secs(300);
@@ -128,7 +128,7 @@ fn held(system: &mut System) -> Result {
     let ended = system.guest(1, "until [ -e /run/v.end ]; do sleep 0.1; done; cat /run/v.err", LONG)?;
     contains(&ended, " E read(")?;
     // Asked for afterwards: the broker's line in the log may come between.
-    begin(system, 1, "socat -u VSOCK-CONNECT:4:5000 -")?;
+    begin(system, 1, &format!("socat -u VSOCK-CONNECT:4:5000,{PATIENT} -"))?;
     let (status, refused) = end(system, 1)?;
     contains(&refused, "reset by peer")?;
     contains(&status, "1")?;

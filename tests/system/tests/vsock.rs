@@ -5,14 +5,10 @@
 use std::time::Duration;
 
 use partita::{fail, failure::Result};
-use partita_system_tests::fixture::{self, BOOT, SOON, System, with_system};
+use partita_system_tests::fixture::{self, BOOT, PATIENT, SOON, System, with_system};
 
 /// For what an emulated guest on a busy machine takes long for: 200 processes begin.
 const LONG: Duration = Duration::from_secs(900);
-
-/// A variable of the guests' shells, an option of socat: SO_VM_SOCKETS_CONNECT_TIMEOUT (level AF_VSOCK, a timeval) of 100 s, set
-/// before connect(2). Linux gives up after 2 s, in which the other guest has to be scheduled: too little for a busy machine.
-const PATIENT: &str = "patient=setsockopt-listen=40:6:x64000000000000000000000000000000";
 
 /// Both guests on one terminal.
 struct Pair<'a> {
@@ -32,7 +28,8 @@ impl Pair<'_> {
     fn wait_for_shell(&mut self, cell: usize) -> Result {
         self.bring(cell)?;
         self.system.session.answers(BOOT)?;
-        self.run(cell, PATIENT).map(drop)
+        // As a variable of its shell.
+        self.run(cell, &format!("patient={PATIENT}")).map(drop)
     }
 
     /// A command that must succeed.
