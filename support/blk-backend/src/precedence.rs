@@ -46,7 +46,8 @@ impl Precedence {
         let most =
             self.served.iter().enumerate().filter(|(client, _)| is_in(*client)).map(|(_, served)| *served);
         let floor = most.max().unwrap_or(0).saturating_sub(MOST);
-        let mut least = (u64::MAX, 0);
+        // One of them in any case: the caller takes away whom this names until nobody is left.
+        let mut least = (u64::MAX, clients.trailing_zeros() as usize);
         for (client, served) in self.served.iter_mut().enumerate().filter(|(client, _)| is_in(*client)) {
             *served = (*served).max(floor);
             if *served < least.0 {
@@ -84,6 +85,14 @@ mod tests {
         assert_eq!(order(&mut precedence, 0b100001), [5, 0]);
         precedence.charge(3, 3 * ONE);
         assert_eq!(order(&mut precedence, 0b101011), [1, 5, 0, 3]);
+    }
+
+    /// Or the caller would go round for ever.
+    #[test]
+    fn the_first_of_some_is_one_of_them() {
+        let mut precedence = Precedence::new();
+        [3, 5].into_iter().for_each(|client| precedence.charge(client, u64::MAX));
+        assert_eq!([precedence.first(0b10_1000), precedence.first(0b10_0000)], [3, 5]);
     }
 
     #[test]
