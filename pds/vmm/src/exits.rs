@@ -59,13 +59,13 @@ impl<M: Machine, P: Page> Vmm<'_, M, P> {
                 self.stats.count(Counter::EndOfInterrupt);
                 self.beat();
                 // -1: maintenance for another reason than an end of interrupt.
-                if let Ok(index) = usize::try_from(words[0] as i64)
-                    && let Some(intid) = self.gic.ended(vcpu, index)
-                {
-                    if u32::from(intid) == vtimer::INTID {
-                        self.timer_done(vcpu);
-                    } else if let Some(channel) = self.lines.ended(&mut self.gic, intid) {
-                        self.machine.ack_irq(channel);
+                if let Ok(index) = usize::try_from(words[0] as i64) {
+                    if let Some(intid) = self.gic.ended(vcpu, index) {
+                        if u32::from(intid) == vtimer::INTID {
+                            self.timer_done(vcpu);
+                        } else if let Some(channel) = self.lines.ended(&mut self.gic, intid) {
+                            self.machine.ack_irq(channel);
+                        }
                     }
                     self.deliver();
                 }

@@ -31,7 +31,9 @@ impl Turns {
         for client in members() {
             self.forget(client, most.saturating_sub(MOST));
         }
-        members().min_by_key(|client| self.charged(*client)).unwrap_or(0)
+        // One of them in any case: the caller takes away whom this names until nobody is left.
+        let first = clients.trailing_zeros() as usize;
+        members().min_by_key(|client| self.charged(*client)).unwrap_or(first)
     }
 }
 
@@ -69,6 +71,16 @@ mod tests {
         assert_eq!(order(&mut turns, 0b100001), [5, 0]);
         serve(&mut turns, 3, 1000 * ONE);
         assert_eq!(order(&mut turns, 0b101011), [1, 5, 0, 3]);
+    }
+
+    /// Or the caller would go round for ever.
+    #[test]
+    fn the_first_of_some_is_one_of_them() {
+        for charged in [i64::MIN, i64::MAX] {
+            let mut turns = Turns::new();
+            [3, 5].into_iter().for_each(|client| turns.forget(client, charged));
+            assert_eq!([0b10_1000, 0b10_0000, 0b1000].map(|clients| turns.first(clients)), [3, 5, 3]);
+        }
     }
 
     #[test]

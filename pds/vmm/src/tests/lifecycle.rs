@@ -462,3 +462,22 @@ fn a_ping_is_answered_and_changes_nothing_else() {
     assert_eq!(world.guest.vmm.alive.beats(), 2);
     assert_eq!((world.guest.calls().len(), world.guest.vmm.phase), (before, Phase::Running));
 }
+
+#[test]
+fn an_interrupt_that_a_vcpu_took_with_it_comes_again_when_it_has_ended_it() {
+    let mut world = World::new(2);
+    assert_eq!(world.smc(0, [CPU_ON, 1, guest::RAM, 0]), 0);
+    world.store(0, GICD + 0x830, 0x0202_0202);
+    world.store(0, GICD + 0x104, 1 << (50 - 32));
+    world.guest.vmm.gic.set_line(0, 50, true);
+    world.guest.vmm.deliver();
+    world.smc(1, [CPU_OFF, 0, 0, 0]);
+    let injected = |world: &World| {
+        let state = world.guest.machine.0.borrow();
+        state.injected.iter().zip(&state.injected_to).map(|(i, to)| (i.intid, *to)).collect::<Vec<_>>()
+    };
+    assert_eq!(injected(&world), [(50, 1)], "and not into a second list register");
+    assert_eq!(world.smc(0, [CPU_ON, 1, guest::RAM, 0]), 0);
+    world.fault(1, MAINTENANCE, [0, 0, 0, 0]);
+    assert_eq!(injected(&world), [(50, 1), (50, 1)], "the line is still high");
+}

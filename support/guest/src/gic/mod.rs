@@ -185,7 +185,8 @@ impl Vgic {
         Some(Injection { index: index as u8, intid, priority: priority >> 3 })
     }
 
-    /// The guest has ended the interrupt in list register `index` of `vcpu`: which one it was.
+    /// The guest has ended the interrupt in list register `index` of `vcpu`: which one it was, if that is the end of it. Ask
+    /// for injections in any case: the list register is free.
     pub fn ended(&mut self, vcpu: usize, index: usize) -> Option<u16> {
         let cpu = self.cpus.get_mut(vcpu)?;
         let intid = cpu.lists.get_mut(index)?.take()?;
@@ -206,8 +207,8 @@ impl Vgic {
         }
     }
 
-    /// `vcpu` was switched off: SPIs in its list registers are offered again, to whom they are for now. The list registers
-    /// keep what they have; should the vCPU be switched on again it sees those interrupts once more.
+    /// `vcpu` was switched off: SPIs in its list registers are offered again, to whom they are for now if that is another. The
+    /// list registers keep what they have; should the vCPU be switched on again it sees those interrupts once more.
     pub fn switched_off(&mut self, vcpu: usize) {
         for index in 0..LIST_REGISTERS {
             let Some(cpu) = self.cpus.get_mut(vcpu) else { return };
@@ -293,7 +294,7 @@ impl Vgic {
         while offered != 0 {
             let intid = number * BANK + offered.trailing_zeros() as usize;
             offered &= offered - 1;
-            if number > 0 && self.target(intid) != Some(vcpu) {
+            if number > 0 && (self.target(intid) != Some(vcpu) || self.has_given_back(vcpu, intid)) {
                 continue;
             }
             let priority = self.priority(vcpu, intid);
@@ -302,6 +303,17 @@ impl Vgic {
             }
         }
         best
+    }
+
+    /// A list register of `vcpu` still has an SPI that the vCPU gave back: a second one must not.
+    fn has_given_back(&self, vcpu: usize, intid: usize) -> bool {
+        let given = |cpu: &Cpu| {
+            let has = |(n, list): (usize, &Option<u16>)| {
+                cpu.given_back & (1 << n) != 0 && list.is_some_and(|held| usize::from(held) == intid)
+            };
+            cpu.given_back != 0 && cpu.lists.iter().enumerate().any(has)
+        };
+        self.cpus.get(vcpu).is_some_and(given)
     }
 
     /// The vCPU that takes an SPI: the lowest of its targets (GICv2's 1-of-N leaves the choice to us).

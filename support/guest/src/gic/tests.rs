@@ -199,6 +199,7 @@ enum Step {
     Line(usize, u16, bool),
     Inject(usize),
     End(usize, usize),
+    Off(usize),
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -208,6 +209,7 @@ fn step() -> impl Strategy<Value = Step> {
         (0..5usize, 0..300u16, any::<bool>()).prop_map(|(c, i, h)| Step::Line(c, i, h)),
         (0..5usize).prop_map(Step::Inject),
         (0..5usize, 0..5usize).prop_map(|(c, i)| Step::End(c, i)),
+        (0..5usize).prop_map(Step::Off),
     ]
 }
 
@@ -217,6 +219,8 @@ proptest! {
     fn invariants(steps in prop::collection::vec(step(), 0..400)) {
         let mut gic = on(3);
         let mut lists = [[None::<u16>; LIST_REGISTERS]; MAX_VCPUS];
+        // Given back by a vCPU that went off.
+        let mut given = [[false; LIST_REGISTERS]; MAX_VCPUS];
         for step in steps {
             match step {
                 Step::Write(vcpu, offset, width, value) => {
@@ -229,8 +233,11 @@ proptest! {
                         prop_assert!(gic.is_enabled(vcpu, i.intid));
                         prop_assert!(i.priority < 32);
                         let private = i.intid < 32;
-                        for (other, held) in lists.iter().enumerate() {
-                            prop_assert!((private && other != vcpu) || !held.contains(&Some(i.intid)));
+                        for (other, held) in lists.iter().enumerate().filter(|(other, _)| !private || *other == vcpu) {
+                            let twice = |(index, held): (usize, &Option<u16>)| {
+                                *held == Some(i.intid) && (other == vcpu || !given[other][index])
+                            };
+                            prop_assert!(!held.iter().enumerate().any(twice));
                         }
                         prop_assert_eq!(lists[vcpu][i.index as usize].replace(i.intid), None);
                     } else if gic.is_quiet(vcpu) {
@@ -239,7 +246,14 @@ proptest! {
                 }
                 Step::End(vcpu, index) => {
                     let held = lists.get_mut(vcpu).and_then(|l| l.get_mut(index)).and_then(Option::take);
-                    prop_assert_eq!(gic.ended(vcpu, index), held);
+                    let given = given.get_mut(vcpu).and_then(|g| g.get_mut(index)).is_some_and(core::mem::take);
+                    prop_assert_eq!(gic.ended(vcpu, index), held.filter(|_| !given));
+                }
+                Step::Off(vcpu) => {
+                    gic.switched_off(vcpu);
+                    for (given, held) in given.iter_mut().zip(&lists).nth(vcpu).into_iter().flat_map(|(g, l)| g.iter_mut().zip(l)) {
+                        *given |= held.is_some_and(|intid| intid >= 32);
+                    }
                 }
             }
         }
@@ -314,4 +328,26 @@ fn a_pulse_is_taken_once_however_often_it_comes_and_never_lost() {
     gic.pulse(3); // no SPI
     gic.pulse(1023);
     assert_eq!(gic.next_injection(0), None);
+}
+
+/// Two list registers of one vCPU with one INTID are UNPREDICTABLE (GICv2 5.3.9), also if the vCPU was off in between.
+#[test]
+fn what_a_vcpu_has_given_back_is_not_given_to_it_twice() {
+    let mut gic = on(2);
+    gic.write(0, ITARGETSR + 60, Width::Byte, 2).unwrap();
+    enable(&mut gic, 0, 60);
+    gic.set_line(0, 60, true);
+    assert_eq!(gic.next_injection(1).unwrap().intid, 60);
+    gic.switched_off(1);
+    assert_eq!(gic.next_injection(1), None, "its list register still has it");
+    assert_eq!(gic.next_injection(0), None, "not its target");
+    // It is on again, takes what it has and ends it. The line is still high.
+    assert_eq!(gic.ended(1, 0), None);
+    assert_eq!(gic.next_injection(1).unwrap().intid, 60);
+    gic.switched_off(1);
+    gic.write(0, ITARGETSR + 60, Width::Byte, 1).unwrap();
+    assert_eq!(gic.next_injection(0).unwrap().intid, 60, "the target of the moment");
+    gic.set_line(0, 60, false);
+    assert_eq!(gic.ended(0, 0), Some(60));
+    assert_eq!((gic.waiting(), gic.is_busy(0, 60)), (0, false));
 }
