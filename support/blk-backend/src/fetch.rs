@@ -25,13 +25,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
         while *budget > 0 && self.free != 0 && self.ready != 0 {
             let eligible = self.eligible();
             let Some(client) = self.turns.next(eligible, self.ready) else { break };
-            let credit = self.turns.credit(client);
             self.turn(client, budget);
-            // Nothing but charges changes it during a turn.
-            let charge = credit.saturating_sub(self.turns.credit(client));
-            if charge > 0 {
-                self.precedence.charge(client, charge.unsigned_abs());
-            }
         }
     }
 

@@ -47,7 +47,6 @@ use partita_virtio::queue::{Fault, Queue, QueueLayout};
 use inflight::{Entry, InflightPage, Owner};
 use limit::Limits;
 use patience::Patience;
-use precedence::Precedence;
 use recover::Recovery;
 use turns::Turns;
 
@@ -291,7 +290,6 @@ pub struct Backend<D, R> {
     share: u16,
     recovery: Recovery,
     patience: Patience,
-    precedence: Precedence,
     counting: Option<Counting>,
     limits: Limits,
     /// Count of its clock when what is being done began.
@@ -320,7 +318,6 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
             share: depth,
             recovery: Recovery::default(),
             patience: Patience::default(),
-            precedence: Precedence::new(),
             counting: None,
             limits: Limits::none(),
             now: 0,
@@ -426,7 +423,7 @@ impl<D: BlockDevice, R: Report> Backend<D, R> {
     /// Which of `clients`, a set with at least one, is to be notified before the others.
     #[inline]
     pub fn first(&mut self, clients: u16) -> usize {
-        self.precedence.first(clients)
+        self.turns.first(clients)
     }
 
     /// Some request is with the device, so that an interrupt will come.

@@ -9,51 +9,31 @@
 
 use partita_protocol::MAX_CELLS;
 
+use crate::turns::Turns;
+
 /// Most that somebody may be behind, in bytes as [`Turns`](crate::turns) charges them: about a thousand requests of 4 KiB, which
 /// is what a guest makes in a slice. Who comes after a while does not win for longer.
-const MOST: u64 = 12 << 20;
+const MOST: i64 = 12 << 20;
 
-/// See the module.
-#[derive(Debug)]
-pub struct Precedence {
-    served: [u64; MAX_CELLS],
-}
-
-impl Precedence {
-    pub const fn new() -> Self {
-        Self { served: [0; MAX_CELLS] }
-    }
-
-    /// A client has begun requests that were charged this much.
-    #[inline]
-    pub fn charge(&mut self, client: usize, charge: u64) {
-        if let Some(served) = self.served.get_mut(client) {
-            *served = served.saturating_add(charge);
-        }
-    }
-
+impl Turns {
     /// Who of `clients`, of which there is at least one, is told first.
     #[inline]
     pub fn first(&mut self, clients: u16) -> usize {
         match clients.is_power_of_two() {
             true => clients.trailing_zeros() as usize,
-            false => self.least(clients),
+            false => self.least_charged(clients),
         }
     }
 
-    fn least(&mut self, clients: u16) -> usize {
-        let is_in = |client: usize| clients & 1 << client != 0;
-        let most =
-            self.served.iter().enumerate().filter(|(client, _)| is_in(*client)).map(|(_, served)| *served);
-        let floor = most.max().unwrap_or(0).saturating_sub(MOST);
-        let mut least = (u64::MAX, 0);
-        for (client, served) in self.served.iter_mut().enumerate().filter(|(client, _)| is_in(*client)) {
-            *served = (*served).max(floor);
-            if *served < least.0 {
-                least = (*served, client);
-            }
+    fn least_charged(&mut self, clients: u16) -> usize {
+        let members = || (0..MAX_CELLS).filter(move |client| clients & 1 << client != 0);
+        let most = members().map(|client| self.charged(client)).max().unwrap_or(0);
+        for client in members() {
+            self.forget(client, most.saturating_sub(MOST));
         }
-        least.1
+        // One of them in any case: the caller takes away whom this names until nobody is left.
+        let first = clients.trailing_zeros() as usize;
+        members().min_by_key(|client| self.charged(*client)).unwrap_or(first)
     }
 }
 
@@ -62,40 +42,57 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::turns::REQUEST;
 
-    /// A request of 4 KiB.
-    const ONE: u64 = 4096 + crate::turns::REQUEST as u64;
+    /// Bytes of a request.
+    const ONE: u64 = 4096;
+
+    /// A client makes a request.
+    fn serve(turns: &mut Turns, client: usize, bytes: u64) {
+        assert_eq!(turns.next(1 << client, 1 << client), Some(client));
+        turns.charge(client, bytes);
+    }
 
     #[test]
     fn who_has_had_least_is_told_first() {
-        let mut precedence = Precedence::new();
-        for (client, requests) in [(0, 3), (3, 1), (5, 2)] {
-            precedence.charge(client, requests * ONE);
+        let mut turns = Turns::new();
+        for (client, requests) in [(0, 300), (3, 1), (5, 200)] {
+            (0..requests).for_each(|_| serve(&mut turns, client, ONE));
         }
-        let order = |precedence: &mut Precedence, mut clients: u16| {
+        let order = |turns: &mut Turns, mut clients: u16| {
             let mut order = Vec::new();
             while clients != 0 {
-                order.push(precedence.first(clients));
+                order.push(turns.first(clients));
                 clients &= !(1 << order[order.len() - 1]);
             }
             order
         };
-        assert_eq!(order(&mut precedence, 0b101001), [3, 5, 0]);
-        assert_eq!(order(&mut precedence, 0b100001), [5, 0]);
-        precedence.charge(3, 3 * ONE);
-        assert_eq!(order(&mut precedence, 0b101011), [1, 5, 0, 3]);
+        assert_eq!(order(&mut turns, 0b101001), [3, 5, 0]);
+        assert_eq!(order(&mut turns, 0b100001), [5, 0]);
+        serve(&mut turns, 3, 1000 * ONE);
+        assert_eq!(order(&mut turns, 0b101011), [1, 5, 0, 3]);
+    }
+
+    /// Or the caller would go round for ever.
+    #[test]
+    fn the_first_of_some_is_one_of_them() {
+        for charged in [i64::MIN, i64::MAX] {
+            let mut turns = Turns::new();
+            [3, 5].into_iter().for_each(|client| turns.forget(client, charged));
+            assert_eq!([0b10_1000, 0b10_0000, 0b1000].map(|clients| turns.first(clients)), [3, 5, 3]);
+        }
     }
 
     #[test]
     fn who_comes_after_a_while_does_not_win_for_long() {
-        let mut precedence = Precedence::new();
-        precedence.charge(0, u64::MAX / 2);
+        let mut turns = Turns::new();
+        (0..1000).for_each(|_| serve(&mut turns, 0, 1 << 20));
         let mut won = 0;
-        while precedence.first(0b11) == 1 {
-            precedence.charge(1, ONE);
-            won += ONE;
+        while turns.first(0b11) == 1 {
+            serve(&mut turns, 1, ONE);
+            won += ONE as i64 + REQUEST;
         }
-        assert!((MOST..MOST + 2 * ONE).contains(&won), "{won}");
+        assert!((MOST..MOST + 20_000).contains(&won), "{won}");
     }
 
     /// One processor as seL4 gives it to threads of one priority: who is woken comes first, and goes on until it sleeps or its
@@ -103,7 +100,7 @@ mod tests {
     /// and mostly done by then.
     struct Model {
         /// Without it clients are told in ascending order.
-        precedence: Option<Precedence>,
+        turns: Option<Turns>,
         now: u64,
         /// Guests that can run; the last one does.
         ready: Vec<usize>,
@@ -123,10 +120,10 @@ mod tests {
 
     impl Model {
         /// The least guest's requests against the greatest one's. `device`: how long each request takes.
-        fn fairness(guests: usize, device: impl Iterator<Item = u64>, precedence: Option<Precedence>) -> f64 {
+        fn fairness(guests: usize, device: impl Iterator<Item = u64>, turns: Option<Turns>) -> f64 {
             let none = vec![0; guests];
             let mut model = Self {
-                precedence,
+                turns,
                 now: 0,
                 ready: (0..guests).collect(),
                 work: none.clone(),
@@ -138,8 +135,8 @@ mod tests {
                 while !model.runs() {}
                 if let Some(guest) = model.ready.pop() {
                     model.flying.push((model.now + takes, guest));
-                    if let Some(precedence) = &mut model.precedence {
-                        precedence.charge(guest, ONE);
+                    if let Some(turns) = &mut model.turns {
+                        serve(turns, guest, ONE);
                     }
                     model.now += takes.min(WATCHED);
                 }
@@ -181,7 +178,7 @@ mod tests {
             let mut told = Vec::new();
             while done != 0 {
                 let ascending = done.trailing_zeros() as usize;
-                let first = self.precedence.as_mut().map_or(ascending, |precedence| precedence.first(done));
+                let first = self.turns.as_mut().map_or(ascending, |turns| turns.first(done));
                 done &= !(1 << first);
                 told.push(first);
                 self.work[first] = WORK;
@@ -206,7 +203,7 @@ mod tests {
 
         #[test]
         fn guests_have_nearly_equal_shares_of_the_processor(rare in 1u64..40, seed: u64, guests in 2usize..5) {
-            let fair = Model::fairness(guests, device(rare, seed), Some(Precedence::new()));
+            let fair = Model::fairness(guests, device(rare, seed), Some(Turns::new()));
             prop_assert!(fair > 0.75, "{fair}");
         }
     }
@@ -214,7 +211,7 @@ mod tests {
     #[test]
     fn which_they_have_not_if_one_is_always_told_first() {
         let unfair = Model::fairness(2, device(9, 0), None);
-        let fair = Model::fairness(2, device(9, 0), Some(Precedence::new()));
+        let fair = Model::fairness(2, device(9, 0), Some(Turns::new()));
         assert!(unfair < 0.7 && fair > 0.9, "{unfair} {fair}");
     }
 }

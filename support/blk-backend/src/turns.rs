@@ -21,12 +21,14 @@ const DEBT: i64 = 64 * QUANTUM;
 #[derive(Debug)]
 pub struct Turns {
     credit: [i64; MAX_CELLS],
+    /// All credit that each was ever given, less that of pauses (see `precedence`).
+    given: [i64; MAX_CELLS],
     at: usize,
 }
 
 impl Turns {
     pub const fn new() -> Self {
-        Self { credit: [QUANTUM; MAX_CELLS], at: 0 }
+        Self { credit: [QUANTUM; MAX_CELLS], given: [QUANTUM; MAX_CELLS], at: 0 }
     }
 
     /// The client whose turn it is among `eligible`, a subset of `ready` (bit sets).
@@ -41,10 +43,8 @@ impl Turns {
             // As many rounds at once as the least indebted needs.
             let least = self.members(ready).filter_map(|c| self.credit.get(c)).max().copied().unwrap_or(0);
             let rounds = least.saturating_neg() / QUANTUM + 1;
-            for (client, credit) in self.credit.iter_mut().enumerate() {
-                if ready & 1 << client != 0 {
-                    *credit = credit.saturating_add(rounds.saturating_mul(QUANTUM)).min(QUANTUM);
-                }
+            for client in self.members(ready) {
+                self.refill(client, rounds);
             }
         }
         let client = self.in_credit(eligible).or_else(|| self.members(eligible).next())?;
@@ -55,12 +55,33 @@ impl Turns {
     /// [`Turns::next`] for a client that is ready as the only one.
     #[inline]
     fn alone(&mut self, client: usize) -> usize {
-        if let Some(credit) = self.credit.get_mut(client).filter(|credit| **credit <= 0) {
-            let rounds = credit.saturating_neg() / QUANTUM + 1;
-            *credit = credit.saturating_add(rounds.saturating_mul(QUANTUM)).min(QUANTUM);
+        if let Some(credit) = self.credit.get(client).filter(|credit| **credit <= 0) {
+            self.refill(client, credit.saturating_neg() / QUANTUM + 1);
         }
         self.at = client;
         client
+    }
+
+    fn refill(&mut self, client: usize, rounds: i64) {
+        if let (Some(credit), Some(given)) = (self.credit.get_mut(client), self.given.get_mut(client)) {
+            let before = *credit;
+            *credit = before.saturating_add(rounds.saturating_mul(QUANTUM)).min(QUANTUM);
+            *given = given.saturating_add(*credit - before);
+        }
+    }
+
+    /// What each has been charged so far, less the debt that was not remembered.
+    pub fn charged(&self, client: usize) -> i64 {
+        let of = |list: &[i64]| list.get(client).copied().unwrap_or(0);
+        of(&self.given).saturating_sub(of(&self.credit))
+    }
+
+    /// As if the client had been charged at least this much.
+    pub fn forget(&mut self, client: usize, least: i64) {
+        let missing = least.saturating_sub(self.charged(client)).max(0);
+        if let Some(given) = self.given.get_mut(client) {
+            *given = given.saturating_add(missing);
+        }
     }
 
     /// The members of `clients`, from the current place on.
@@ -90,12 +111,6 @@ impl Turns {
             self.at = (client + 1) % MAX_CELLS;
         }
         in_credit
-    }
-
-    /// What the client may still be charged in this turn, or its debt.
-    #[inline]
-    pub fn credit(&self, client: usize) -> i64 {
-        self.credit.get(client).copied().unwrap_or(0)
     }
 
     /// The client may begin another request in this turn.
@@ -147,9 +162,9 @@ mod tests {
         /// The short way for a client that is alone does what the long one does.
         #[test]
         fn alone_is_no_exception(credit in -DEBT..=QUANTUM, client in 0..MAX_CELLS, at in 0..MAX_CELLS) {
-            let mut turns = Turns { credit: [QUANTUM; MAX_CELLS], at };
+            let mut turns = Turns { at, ..Turns::new() };
             turns.credit[client] = credit;
-            let mut long = Turns { credit: turns.credit, at };
+            let mut long = Turns { credit: turns.credit, at, ..Turns::new() };
             // Another one that is ready, but so deep in debt that it changes nothing.
             let other = (client + 1) % MAX_CELLS;
             long.credit[other] = -DEBT - 1;
